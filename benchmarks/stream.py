@@ -44,6 +44,7 @@ from tools.synthetic_checkpoint import Names, k25_config
 import formation
 from formation.errors import BudgetError
 from formation.kernels import ops
+from formation.model.architecture import parts_of
 from formation.model.catalog import read_model
 from formation.run import machine
 from formation.run.plan import make_plan, measure_sizes, stored_sizes
@@ -152,7 +153,8 @@ class Decoder:
         self._log = self.stream.events
         self.stream.events = self._add
         self._uses: list[ReadEvent] = []
-        self._sizes = stored_sizes(engine.model, engine.checkpoint)
+        tensors, model = engine.checkpoint.tensors, engine.model
+        self._sizes = stored_sizes(parts_of(model, tensors), model.shape, tensors)
         self.start(1)
 
     def start(self, seed: int) -> None:
@@ -305,7 +307,7 @@ def decode_figures(rounds: list[Round]) -> dict[str, float]:
 
 def predictions(engine: formation.Engine, rounds: list[Round], positions: int) -> Iterator[dict[str, float]]:
     model = read_model(k25_config())
-    sizes, raw = measure_sizes(model, Names(model.quantisation)), median(r.raw for r in rounds)
+    sizes, raw = measure_sizes(parts_of(model, Names(model.quantisation)), model.shape), median(r.raw for r in rounds)
     idle = median((r.total("seconds") - r.total("disk_bytes") / r.raw) / len(r.tokens) for r in rounds)
     idle *= model.shape.layers / engine.model.shape.layers
     for budget in (engine.budget, 16 << 30, 32 << 30, 64 << 30):

@@ -25,7 +25,7 @@ from tools.synthetic_checkpoint import write_checkpoint
 
 import formation
 from formation.kernels import ops
-from formation.model.architecture import Part, part_keys
+from formation.model.architecture import Part, parts_of
 from formation.model.catalog import read_model
 from formation.model.linear import Modules
 from formation.model.taps import Site, Tap
@@ -217,7 +217,7 @@ def check_weights(checkpoint: Checkpoint, text: Mapping[str, Any], expected: twi
 def weights_of(checkpoint: Checkpoint) -> Iterator[tuple[str, np.ndarray]]:
     """Every tensor of the text model as Formation widens it, by its name in plain storage and without the wrapper's prefix."""
     model = read_model(checkpoint.config)
-    parts = [model.part(key, checkpoint.tensors) for key in part_keys(model.shape)]
+    parts = list(parts_of(model, checkpoint.tensors).values())
     with WeightStream(checkpoint, [Unit(p.key, p.names) for p in parts], 64 << 20, 1) as stream:
         for part in parts:
             with stream.use(part.key) as tensors:

@@ -8,14 +8,19 @@ from hypothesis import strategies as st
 from tools.synthetic_checkpoint import FP8, Names, k25_config
 
 from formation.errors import BudgetError
+from formation.model.architecture import Model, parts_of
 from formation.model.catalog import read_model
 from formation.run.machine import parse_bytes, show_bytes
-from formation.run.plan import count_parameters, make_plan, measure_sizes
+from formation.run.plan import Sizes, count_parameters, make_plan, measure_sizes
 from small_models import fp8_config
 
 K25 = read_model(k25_config())
-K25_NAMES = Names(K25.quantisation)
-K25_SIZES = measure_sizes(K25, K25_NAMES)
+K25_PARTS = parts_of(K25, Names(K25.quantisation))
+K25_SIZES = measure_sizes(K25_PARTS, K25.shape)
+
+
+def sizes_of(model: Model) -> Sizes:
+    return measure_sizes(parts_of(model, Names(model.quantisation)), model.shape)
 
 
 def test_sizes_of_kimi_k25_are_the_published_ones() -> None:
@@ -29,15 +34,14 @@ def test_sizes_of_kimi_k25_are_the_published_ones() -> None:
 
 
 def test_parameters_of_kimi_k25_are_a_trillion_with_32_billion_active() -> None:
-    parameters = count_parameters(K25, K25_NAMES)
+    parameters = count_parameters(K25_PARTS, K25.shape)
     assert parameters.total == pytest.approx(1.026e12, rel=1e-3)
     assert parameters.active == pytest.approx(31.7e9, rel=0.02)
 
 
 def test_an_fp8_expert_of_kimi_k2_has_its_published_size() -> None:
     config = k25_config()["text_config"] | {"quantization_config": FP8}
-    model = read_model(config)
-    assert measure_sizes(model, Names(model.quantisation)).experts[1] == 44_050_944
+    assert sizes_of(read_model(config)).experts[1] == 44_050_944
 
 
 def test_a_budget_that_holds_all_that_is_always_needed_keeps_it_and_caches_experts() -> None:
@@ -78,7 +82,7 @@ def test_every_plan_fits_its_budget_or_is_refused(budget: int, positions: int, r
 @given(positions=st.integers(1, 10_000))
 def test_the_budget_that_a_refusal_asks_for_is_enough(positions: int) -> None:
     model = read_model(fp8_config())
-    sizes = measure_sizes(model, Names(model.quantisation))
+    sizes = sizes_of(model)
     with pytest.raises(BudgetError) as refusal:
         make_plan(model, sizes, 1, positions)
     asked = str(refusal.value.hint).split("--memory ")[1].split()[0]

@@ -208,7 +208,7 @@ def test_a_tokenizer_config_is_refused_for(case: str, folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "sentence"),
-    [(b"{", "expected JSON"), (b"[]", "a JSON object, got list"), (b'{"a": 1, "a": 2}', "key 'a' twice"), (b"\xff", "UTF-8")],
+    [(b"{", "expected JSON"), (b"[]", "a JSON object, got list"), (b'{"a": 1, "a": 2}', "got 'a' twice"), (b"\xff", "UTF-8")],
 )
 def test_broken_json_is_refused(content: bytes, sentence: str, folder: Path) -> None:
     (folder / "tokenizer_config.json").write_bytes(content)

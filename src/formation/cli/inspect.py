@@ -13,7 +13,7 @@ from formation.cli.options import add_checkpoint, add_json, add_machine
 
 if TYPE_CHECKING:
     from formation.model.architecture import Model
-    from formation.run.plan import Plan, Sizes
+    from formation.run.plan import Parameters, Plan, Sizes
     from formation.weights.checkpoint import Checkpoint, Outline
 
 HELP = "what a checkpoint is, and what running it will take"
@@ -42,9 +42,10 @@ def run(args: argparse.Namespace) -> int:
 
 def examine(args: argparse.Namespace) -> tuple[dict[str, Any], Model, Sizes, float | None]:
     """(what it is, its model, sizes by part, read speed in bytes per second or None)"""
+    from formation.model.architecture import parts_of
     from formation.model.catalog import read_model
     from formation.run.check import check_tensors
-    from formation.run.plan import measure_sizes, stored_sizes
+    from formation.run.plan import count_parameters, measure_sizes, stored_sizes
     from formation.weights.checkpoint import Checkpoint
     from formation.weights.speed import measure_read_speed
 
@@ -52,11 +53,12 @@ def examine(args: argparse.Namespace) -> tuple[dict[str, Any], Model, Sizes, flo
     model = read_model(opened.config)
     speed = args.read_speed * 1e9 if args.read_speed else None
     if isinstance(opened, Checkpoint):
-        check_tensors(model, opened)
-        sizes, speed = stored_sizes(model, opened), speed or measure_read_speed(opened)
+        parts = check_tensors(model, opened)
+        sizes, speed = stored_sizes(parts, model.shape, opened.tensors), speed or measure_read_speed(opened)
     else:
-        sizes = measure_sizes(model, opened.files)
-    return _facts(opened, model, sizes), model, sizes, speed
+        parts = parts_of(model, opened.files)
+        sizes = measure_sizes(parts, model.shape)
+    return _facts(opened, model, sizes, count_parameters(parts, model.shape)), model, sizes, speed
 
 
 def _open(path: str) -> Checkpoint | Outline:
@@ -72,14 +74,13 @@ def _open(path: str) -> Checkpoint | Outline:
         return outline
 
 
-def _facts(opened: Checkpoint | Outline, model: Model, sizes: Sizes) -> dict[str, Any]:
+def _facts(opened: Checkpoint | Outline, model: Model, sizes: Sizes, parameters: Parameters) -> dict[str, Any]:
     from formation.run.machine import file_system
-    from formation.run.plan import count_parameters
     from formation.weights.checkpoint import Checkpoint
 
     present = opened if isinstance(opened, Checkpoint) else None
     names = present.tensors if present else opened.files  # type: ignore[union-attr]
-    shape, system, parameters = model.shape, file_system(opened.path), count_parameters(model, names)
+    shape, system = model.shape, file_system(opened.path)
     return {
         "path": str(opened.path),
         "weights_present": present is not None,

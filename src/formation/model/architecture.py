@@ -87,3 +87,8 @@ def part_keys(shape: Shape) -> list[Key]:
         if layer >= shape.dense_layers:
             layers += [("expert", layer, e) for e in range(shape.experts)]
     return [("embedding",), *layers, ("head",)]
+
+
+def parts_of(model: Model, names: Collection[str]) -> dict[Key, Part]:
+    """Every part of the model, in the order of the forward pass, as it is stored in a checkpoint of these tensor names."""
+    return {key: model.part(key, names) for key in part_keys(model.shape)}

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from formation.errors import CheckpointError
-from formation.model.architecture import Model, Part, part_keys
+from formation.model.architecture import Key, Model, Part, parts_of
 from formation.model.quantisation import Stored
 from formation.weights.checkpoint import Checkpoint
 
 
-def check_tensors(model: Model, checkpoint: Checkpoint) -> list[Part]:
-    """The parts of the model, in the order of the pass. Raises CheckpointError that names the first tensor that is wrong."""
-    parts = [model.part(key, checkpoint.tensors) for key in part_keys(model.shape)]
+def check_tensors(model: Model, checkpoint: Checkpoint) -> dict[Key, Part]:
+    """The parts of the model, in the order of the forward pass. Raises CheckpointError that names the first tensor that is wrong."""
+    parts = parts_of(model, checkpoint.tensors)
     known: set[str] = set()
-    for part in parts:
+    for part in parts.values():
         for stored in part.stored:
             _check(stored, checkpoint)
             known.add(stored.name)

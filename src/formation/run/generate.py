@@ -56,8 +56,9 @@ class Engine:
         self.progress = progress
         self.probe = probe
         self._reader_threads = reader_threads
-        self._units = [Unit(part.key, part.names) for part in check_tensors(self.model, checkpoint)]
-        self._sizes = slot_sizes(self.model, checkpoint)
+        parts = check_tensors(self.model, checkpoint)
+        self._units = [Unit(key, part.names) for key, part in parts.items()]
+        self._sizes = slot_sizes(parts, self.model.shape, checkpoint.tensors)
         self._executor: Executor | None = None
 
     def __enter__(self) -> Self:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from formation.errors import BudgetError
-from formation.model.architecture import Key, Model, Part, part_keys
+from formation.model.architecture import Key, Model, Part, Shape
 from formation.run.machine import show_bytes
-from formation.weights.checkpoint import Checkpoint
+from formation.weights.checkpoint import TensorEntry
 from formation.weights.layout import Unit, slot_bytes
 from formation.weights.rows import row_buffer_bytes
 
 LARGEST_CHUNK = 256  # rows computed together; the bits do not depend on it
+
+Parts = Mapping[Key, Part]
+Tensors = Mapping[str, TensorEntry]
 
 
 @dataclass(frozen=True)
@@ -48,40 +51,37 @@ class Parameters:
     active: int  # that one token's forward pass multiplies by: all but the embedding and the experts that are not chosen
 
 
-def count_parameters(model: Model, names: Collection[str]) -> Parameters:
+def count_parameters(parts: Parts, shape: Shape) -> Parameters:
     def count(key: Key) -> int:
-        return sum(s.parameters for s in model.part(key, names).stored)
+        return sum(s.parameters for s in parts[key].stored)
 
-    shape = model.shape
     always = sum(count(("layer", layer)) for layer in range(shape.layers)) + count(("head",))
     expert = sum(count(("expert", layer, 0)) for layer in shape.expert_layers())
     return Parameters(count(("embedding",)) + always + shape.experts * expert, always + shape.chosen * expert)
 
 
-def measure_sizes(model: Model, names: Collection[str], nbytes: Callable[[Part], int] = lambda part: part.nbytes) -> Sizes:
+def measure_sizes(parts: Parts, shape: Shape, nbytes: Callable[[Part], int] = lambda part: part.nbytes) -> Sizes:
     """Sizes of all parts, by the declared shapes or as `nbytes` measures them."""
-    by_key = {key: nbytes(model.part(key, names)) for key in part_keys(model.shape)}
+    by_key = {key: nbytes(part) for key, part in parts.items()}
     return Sizes(
         embedding=by_key[("embedding",)],
-        layers=tuple(by_key[("layer", layer)] for layer in range(model.shape.layers)),
-        experts={n: max(by_key[("expert", n, e)] for e in range(model.shape.experts)) for n in model.shape.expert_layers()},
+        layers=tuple(by_key[("layer", layer)] for layer in range(shape.layers)),
+        experts={n: max(by_key[("expert", n, e)] for e in range(shape.experts)) for n in shape.expert_layers()},
         expert_total=sum(size for key, size in by_key.items() if key[0] == "expert"),
         head=by_key[("head",)],
-        chosen=model.shape.chosen,
+        chosen=shape.chosen,
     )
 
 
-def stored_sizes(model: Model, checkpoint: Checkpoint) -> Sizes:
+def stored_sizes(parts: Parts, shape: Shape, tensors: Tensors) -> Sizes:
     """Bytes as the parts lie in the shards."""
-    tensors = checkpoint.tensors
-    return measure_sizes(model, tensors, lambda part: sum(tensors[name].nbytes for name in part.names))
+    return measure_sizes(parts, shape, lambda part: sum(tensors[name].nbytes for name in part.names))
 
 
-def slot_sizes(model: Model, checkpoint: Checkpoint) -> Sizes:
+def slot_sizes(parts: Parts, shape: Shape, tensors: Tensors) -> Sizes:
     """Bytes that the parts take in memory: whole pages, as direct reads want them."""
-    tensors = checkpoint.tensors
-    sizes = measure_sizes(model, tensors, lambda part: slot_bytes(Unit(part.key, part.names), tensors))
-    embedding = tensors[model.part(("embedding",), tensors).names[0]]
+    sizes = measure_sizes(parts, shape, lambda part: slot_bytes(Unit(part.key, part.names), tensors))
+    embedding = tensors[parts[("embedding",)].names[0]]
     return replace(sizes, row_buffer=row_buffer_bytes(embedding))
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from formation.errors import CheckpointError, ReadError
+from formation.strict_json import JsonRefusal, parse_json
 
 _AGAIN = "download the file again"
 
@@ -31,22 +31,13 @@ def read_text(path: Path) -> str:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The file as one JSON object in which no key occurs twice. Raises ReadError, CheckpointError."""
+    """The file as one JSON object read strictly (strict_json). Raises ReadError, CheckpointError."""
     try:
-        value = json.loads(read_text(path), object_pairs_hook=_without_duplicates)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: expected JSON, got {error}", hint=_AGAIN) from error
+        value = parse_json(read_bytes(path))
+    except JsonRefusal as refusal:
+        raise CheckpointError(f"{path}: {refusal}", hint=_AGAIN) from None
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: expected a JSON object, got {type(value).__name__}", hint=_AGAIN)
-    return value
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"key {twice!r} twice in one object")
     return value
 
 

@@ -18,8 +18,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from formation.errors import CheckpointError, ReadError
+from formation.strict_json import JsonRefusal, parse_json
 from formation.weights.header import FileIdentity, Header, read_header
-from formation.weights.strict_json import JsonRefusal, parse_json
 
 CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from formation.errors import HeaderError, ReadError
 from formation.kernels.tensor import DTYPE_BYTES
-from formation.weights.strict_json import JsonRefusal, parse_json
+from formation.strict_json import JsonRefusal, parse_json
 
 LENGTH_BYTES = 8
 MAX_HEADER_BYTES = 100_000_000  # the safetensors library's own limit
