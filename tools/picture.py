@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 import formation
-from formation.cli.prompt import chat_prompt
 from formation.model.taps import Site, Tap
 from formation.samples import folder
 from formation.text import load_tokenizer
+from formation.text.prompt import chat_prompt
 
 QUESTION = "What does len do?"
 CELL, GAP, LEFT, TOP = 9, 1, 130, 66
@@ -40,7 +40,7 @@ class Routes:
 def main() -> None:
     checkpoint, routes = formation.open(folder("kimi_k25")), Routes()
     tokenizer = load_tokenizer(checkpoint.path, checkpoint.config)
-    prompt = chat_prompt(checkpoint, tokenizer, QUESTION, thinking=False)
+    prompt = chat_prompt(checkpoint.path, tokenizer, QUESTION, thinking=False)
     with formation.Engine(checkpoint, memory="4MiB", probe=routes) as engine:
         steps = list(engine.generate(prompt.ids, 64, stop=prompt.stop))
         shape = engine.model.shape

@@ -18,22 +18,27 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from formation.version import __version__ as __version__
+
 if TYPE_CHECKING:
+    from formation.evidence.bundle import Bundle
+    from formation.recording import record
     from formation.run.generate import Engine, Step
     from formation.run.sample import Greedy, Sample
     from formation.weights.checkpoint import Checkpoint
     from formation.weights.checkpoint import open_checkpoint as open
 
-__all__ = ["Checkpoint", "Engine", "Greedy", "Sample", "Step", "open"]
-__version__ = "0.1.0"
+__all__ = ["Bundle", "Checkpoint", "Engine", "Greedy", "Sample", "Step", "open", "record"]
 
 _HOMES = {
+    "Bundle": ("formation.evidence.bundle", "Bundle"),
     "Checkpoint": ("formation.weights.checkpoint", "Checkpoint"),
     "Engine": ("formation.run.generate", "Engine"),
     "Greedy": ("formation.run.sample", "Greedy"),
     "Sample": ("formation.run.sample", "Sample"),
     "Step": ("formation.run.generate", "Step"),
     "open": ("formation.weights.checkpoint", "open_checkpoint"),
+    "record": ("formation.recording", "record"),
 }
 
 

@@ -13,7 +13,8 @@
     │   └── KernelError           3  the C library is missing or refuses
     ├── EvidenceError             1  what a run recorded does not hold together
     │   ├── RuleBroken            1  a sum rule of the ledger
-    │   └── ParityBroken          1  a run without capture gave other bits
+    │   ├── ParityBroken          1  a run without capture gave other bits
+    │   └── Refused               1  bytes that are not the evidence they claim to be; names its check (evidence/strict.py)
     └── Interrupted             130  Ctrl-C
 
 Sentences are lowercase, without a full stop, "expected X, got Y", and name the object. `hint` says what to do next.

@@ -42,11 +42,16 @@ def base64_of(values: Sequence[float]) -> str:
 class Maker:
     """One ledger; the same for the same arguments."""
 
-    def __init__(self, router: Router = ROUTER, *, biased: bool = True, shared: bool = True, seed: int = 7) -> None:
+    def __init__(
+        self, router: Router = ROUTER, *, biased: bool = True, shared: bool = True, seed: int = 7, shape: dict[str, int] = SHAPE, steps: str = "full"
+    ) -> None:
         self.random = random.Random(seed)
-        self.router, self.biased, self.shared = router, biased, shared
-        self.biases = {n: [f32(self.random.uniform(-0.1, 0.1)) for _ in range(8)] for n in (1, 2)} if biased else {}
-        self.sidecars: dict[tuple[int, int], bytes] = {}
+        self.router, self.biased, self.shared, self.shape = router, biased, shared, shape
+        self.capture = LEVEL | {"steps": steps}
+        moe, experts = range(shape["dense_layers"], shape["layers"]), range(shape["experts"])
+        self.biases = {n: [f32(self.random.uniform(-0.1, 0.1)) for _ in experts] for n in moe} if biased else {}
+        self.sidecars: dict[tuple[int, int], bytes] = {}  # router logits
+        self.selections: dict[tuple[int, int], bytes] = {}
 
     def lines(self) -> list[Line]:
         lines = [self.run()]
@@ -59,15 +64,15 @@ class Maker:
         router = {"groups": r.groups, "kept_groups": r.kept_groups, "softmax": r.softmax, "group_top2": r.group_top2,
                   "normalise": r.normalise, "scale": r.scale, "biased": self.biased}  # fmt: skip
         biases: Any = [{"layer": n, "biases": base64_of(b)} for n, b in self.biases.items()] if self.biased else {"absent": "no bias"}
-        measured = {"fields_sha256": fields.digest(), "capture": LEVEL, "shape": SHAPE, "router": router}
+        measured = {"fields_sha256": fields.digest(), "capture": self.capture, "shape": self.shape, "router": router}
         measured |= {"norm_eps": f32(1e-6), "router_biases": biases}
         return {"run_id": RUN_ID, "position": -1, "slot": "run", "kind": "run", "measured": measured, "derived": {}}
 
     def position(self, position: int, kind: str, method: str) -> list[Line]:
         step = kind != "prompt"
-        rows = [self.logits() for _ in range(SHAPE["layers"])]
+        rows = [self.logits() for _ in range(self.shape["layers"])]
         y = self.token(rows[-1], method)
-        made = [self.layer(position, n, step, rows[n], rows[-1], y) for n in range(SHAPE["layers"])]
+        made = [self.layer(position, n, step, rows[n], rows[-1], y) for n in range(self.shape["layers"])]
         embed = {"residual_sha256": self.digest(), "residual_norm": self.norm()}
         if step:
             embed |= {f"dla{c}": self.random.gauss(0, 1) for c in fields.COMPONENTS}
@@ -77,8 +82,9 @@ class Maker:
         return [self.line(position, slot, kind, values) for slot, values in slots]
 
     def line(self, position: int, slot: str, kind: str, values: dict[str, Any]) -> Line:
-        tags = {field.name: field.tag for field in fields.FIELDS if field.slot == slot.split(" ")[0]}
-        split = {tag: {k: v for k, v in values.items() if tags[k] == tag} for tag in fields.TAGS}
+        level = self.capture["prompt" if kind == "prompt" else "steps"]
+        tags = {field.name: field.tag for field in fields.fields_of(slot.split(" ")[0], level)}
+        split = {tag: {k: v for k, v in values.items() if tags.get(k) == tag} for tag in fields.TAGS}
         return {"run_id": RUN_ID, "position": position, "slot": slot, "kind": kind, **split}
 
     # ---- what stands in a layer
@@ -99,10 +105,10 @@ class Maker:
         return values | lens("lens", row, final, y) | lens("mid_lens", self.logits(), final, y)
 
     def routing(self, position: int, n: int) -> dict[str, Any]:
-        if n < SHAPE["dense_layers"]:
+        if n < self.shape["dense_layers"]:
             names = [field.name for field in fields.fields_of("layer", "minimal") if "dense layer" in field.absent]
             return dict.fromkeys(names, DENSE)
-        q = np.array([[self.random.gauss(0, 1) for _ in range(8)]], np.float32)
+        q = np.array([[self.random.gauss(0, 1) for _ in range(self.shape["experts"])]], np.float32)
         bias = np.array(self.biases[n], np.float32) if self.biased else None
         found = reference_choose.route(self.router, q, bias)
         s, c = found.scores[0], found.selection[0]
@@ -110,6 +116,7 @@ class Maker:
         open_experts = reference_choose.open_experts(self.router, c)
         refused = sorted((e for e in open_experts if e not in chosen), key=lambda e: (-float(c[e]), e))[:8]
         self.sidecars[position, n] = q.astype("<f4").tobytes()
+        self.selections[position, n] = c.astype("<f4").tobytes()
         values: dict[str, Any] = {"chosen": chosen, "runners_up": refused, "gates": base64_of(found.gates[0].tolist())}
         for prefix, ids in (("chosen_", chosen), ("runner_up_", refused)):
             for name, row in (("logits", q[0]), ("scores", s), ("selection", c)):
@@ -123,28 +130,29 @@ class Maker:
         return values
 
     def attention(self, position: int) -> dict[str, Any]:
-        keys = position + 1
-        every = [{"head": h, "position": p, "weight": 0.5} for h in range(2) for p in range(keys)]
-        by_head = [each for h in range(2) for each in every[h * keys : h * keys + min(3, keys)]]
-        entropies = {"attention_entropy": 0.5, "attention_entropies": [0.25, 0.75]}
+        keys, heads = position + 1, range(self.shape["heads"])
+        every = [{"head": h, "position": p, "weight": 0.5} for h in heads for p in range(keys)]
+        by_head = [each for h in heads for each in every[h * keys : h * keys + min(3, keys)]]
+        entropies = {"attention_entropy": 0.5, "attention_entropies": [0.25 + h / 2 for h in heads]}
         return {**entropies, "attention_strongest": every[:8], "attention_strongest_by_head": by_head}
 
     def experts(self, n: int) -> dict[str, Any]:
-        if n < SHAPE["dense_layers"]:
+        if n < self.shape["dense_layers"]:
             names = "expert_output_norms expert_write_norms expert_write_cosines shared_output_norm shared_write_cosine"
             return dict.fromkeys(names.split(), DENSE)
         none = {"absent": "no shared expert"}
         shared = {"shared_output_norm": 1.5, "shared_write_cosine": 0.5} if self.shared else {"shared_output_norm": none, "shared_write_cosine": none}
-        norms = {"expert_output_norms": base64_of([1, 2]), "expert_write_norms": base64_of([0.5, 0.25])}
-        return {**norms, "expert_write_cosines": [0.5, -0.5], **shared}
+        chosen = range(self.shape["chosen"])
+        norms = {"expert_output_norms": base64_of([1 + e for e in chosen]), "expert_write_norms": base64_of([0.5 / (1 + e) for e in chosen])}
+        return {**norms, "expert_write_cosines": [0.5 - e for e in chosen], **shared}
 
     def attribution(self, prefix: str, n: int) -> dict[str, Any]:
         value = lambda: self.random.gauss(0, 1)  # noqa: E731
         attention = {f"{prefix}attention": value(), f"{prefix}attention_rounding": value() * 1e-7, f"{prefix}mlp_rounding": value() * 1e-7}
-        if n < SHAPE["dense_layers"]:
+        if n < self.shape["dense_layers"]:
             absent = dict.fromkeys((f"{prefix}experts", f"{prefix}shared", f"{prefix}combination_rounding"), DENSE)
             return {**attention, f"{prefix}mlp": value(), **absent}
-        experts, shared, rounding = [value(), value()], value(), value() * 1e-7
+        experts, shared, rounding = [value() for _ in range(self.shape["chosen"])], value(), value() * 1e-7
         total = math.fsum([*experts, shared if self.shared else 0.0, rounding])
         stored: Any = shared if self.shared else {"absent": "no shared expert"}
         parts = {f"{prefix}experts": experts, f"{prefix}shared": stored, f"{prefix}combination_rounding": rounding}
@@ -179,7 +187,7 @@ class Maker:
         return descending(row)[{"sample": 2, "forced": 30}.get(method, 0)]
 
     def logits(self) -> list[float]:
-        return [f32(self.random.gauss(0, 2)) for _ in range(SHAPE["vocabulary"])]
+        return [f32(self.random.gauss(0, 2)) for _ in range(self.shape["vocabulary"])]
 
     def norm(self) -> float:
         return f32(self.random.uniform(0.5, 4))

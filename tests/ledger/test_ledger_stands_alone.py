@@ -11,7 +11,7 @@ import formation.ledger
 
 PACKAGE = Path(formation.ledger.__file__).parent
 MODULES = sorted(f"formation.ledger.{path.stem}" for path in PACKAGE.glob("*.py") if path.stem != "__init__")
-OURS = ("formation.errors", "formation.exact32", "formation.exact64", "formation.ledger")
+OURS = ("formation.errors", "formation.exact32", "formation.exact64", "formation.version", "formation.ledger")
 HEAVY = {"numpy", "tokenizers", "tiktoken", "jinja2", "rich", "cryptography", "rfc8785", "socket", "ssl", "http", "urllib.request", "ctypes"}
 
 

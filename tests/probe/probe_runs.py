@@ -17,6 +17,7 @@ from formation.probe.encode import Observation
 from formation.probe.head import ModelHead
 from formation.probe.pending import Token
 from formation.probe.recorder import Recorder
+from formation.probe.sidecars import Sidecars
 from formation.run.sample import Choice
 
 IDS = [int(i) for i in np.random.default_rng(11).integers(0, 512, 19)]
@@ -48,10 +49,14 @@ def plain(probe: Probe) -> Probe:
     return probe
 
 
-def prepare(engine: formation.Engine, steps: range, wrap: Wrap, levels: dict[str, str]) -> Recorder:
+def prepare(
+    engine: formation.Engine, steps: range, wrap: Wrap, levels: dict[str, str], *, rows: tuple[Path, str] | None = None, first: int = 0
+) -> Recorder:
+    """`rows`: where they go and their mode; `first`: a resumed run's first position"""
     engine._prepare(len(IDS), len(IDS))
     shape, router = engine.model.shape, engine.model.moe.router
-    recorder = Recorder(shape, router, engine.router_biases(), steps, **levels)
+    sidecars = Sidecars(*rows, shape, positions=first or None) if rows else None
+    recorder = Recorder(shape, router, engine.router_biases(), steps, sidecars=sidecars, first=first, **levels)
     engine.probe = wrap(recorder)
     return recorder
 
@@ -62,28 +67,38 @@ def finish(engine: formation.Engine, recorder: Recorder, position: int, logits: 
         return found + recorder.finish_step(position, token, logits, ModelHead(engine.model, tensors, threads=2))
 
 
-def record_steps(folder: Path, prompt: int, *, wrap: Wrap = plain, keep_cache: bool = True, threads: int = 2, **levels: str) -> Recorded:
+def close_rows(recorder: Recorder) -> None:
+    if recorder.sidecars:
+        recorder.sidecars.close(len(IDS) - 1)
+
+
+def record_steps(
+    folder: Path, prompt: int, *, wrap: Wrap = plain, keep_cache: bool = True, threads: int = 2, rows: tuple[Path, str] | None = None,
+    **levels: str,
+) -> Recorded:  # fmt: skip
     """IDS, of which all but the first `prompt` are forced one by one"""
     observations: list[Observation] = []
     with formation.Engine(formation.open(folder), memory="24MiB", threads=threads, keep_cache=keep_cache) as engine:
-        recorder = prepare(engine, range(prompt - 1, len(IDS) - 1), wrap, levels)
+        recorder = prepare(engine, range(prompt - 1, len(IDS) - 1), wrap, levels, rows=rows)
         logits = []
         for step in engine.generate(IDS[:prompt], len(IDS) - prompt, Forced(IDS)):
             token = Token(step.id, bytes([step.id % 256]), "forced", "forced")
             observations += finish(engine, recorder, step.position - 1, step.logits, token)
             logits.append(step.logits)
+        close_rows(recorder)
         return Recorded(observations, logits, recorder, engine.model)
 
 
-def record_pass(folder: Path, prompt: int, *, wrap: Wrap = plain, **levels: str) -> Recorded:
+def record_pass(folder: Path, prompt: int, *, wrap: Wrap = plain, rows: tuple[Path, str] | None = None, **levels: str) -> Recorded:
     """The same positions in one pass; only the last stays without a token"""
     observations: list[Observation] = []
     with formation.Engine(formation.open(folder), memory="24MiB", threads=2) as engine:
-        recorder = prepare(engine, range(prompt - 1, len(IDS) - 1), wrap, levels)
+        recorder = prepare(engine, range(prompt - 1, len(IDS) - 1), wrap, levels, rows=rows)
         logits = engine.logits(IDS[:-1])
         for position in range(prompt - 1, len(IDS) - 1):
             token = Token(IDS[position + 1], bytes([IDS[position + 1] % 256]), "forced", "forced")
             observations += finish(engine, recorder, position, logits[position], token)
+        close_rows(recorder)
         return Recorded(observations, list(logits[prompt - 1 :]), recorder, engine.model)
 
 

@@ -66,7 +66,7 @@ def test_a_recorder_that_kept_references_would_be_caught(k25_folder: Path, monke
             if len(values) == len(self.positions):
                 self._taps[tap] = values
 
-    monkeypatch.setattr("formation.probe.recorder.LayerRows", Careless)
+    monkeypatch.setattr("formation.probe.layer_probe.LayerRows", Careless)
     with pytest.raises(RuleBroken, match="layer 0 at position 0: expected"):
         record_steps(k25_folder, PROMPT, wrap=Overwriting)
 

@@ -7,9 +7,9 @@ import json
 import pytest
 
 import formation
-from formation.cli.prompt import chat_prompt
 from formation.samples import folder
 from formation.text import load_tokenizer
+from formation.text.prompt import chat_prompt
 
 FOLDER = folder("kimi_k25")
 LISTED = json.loads((FOLDER / "answers.json").read_text())
@@ -25,7 +25,7 @@ def test_at_least_95_of_the_100_listed_questions_are_answered_exactly(engine: fo
     tokenizer, exact = load_tokenizer(FOLDER, engine.checkpoint.config), 0
     assert len(LISTED["questions"]) == 100
     for listed in LISTED["questions"]:
-        prompt = chat_prompt(engine.checkpoint, tokenizer, listed["question"], thinking=False)
+        prompt = chat_prompt(engine.checkpoint.path, tokenizer, listed["question"], thinking=False)
         ids = [step.id for step in engine.generate(prompt.ids, 80, stop=prompt.stop)]
         exact += ids[-1] in prompt.stop and tokenizer.decode(ids[:-1]) == listed["answer"]
     assert exact >= 95

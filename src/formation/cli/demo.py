@@ -26,10 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import formation
     from formation.cli.generate import stream_text, summary
-    from formation.cli.prompt import chat_prompt
     from formation.run.machine import show_bytes
     from formation.samples import folder
     from formation.text import load_tokenizer
+    from formation.text.prompt import chat_prompt
 
     checkpoint = formation.open(folder("kimi_k25"))
     tokenizer = load_tokenizer(checkpoint.path, checkpoint.config)
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
         every: list[dict[str, Any]] = []
         for question in QUESTIONS:
             print(f"> {question}", flush=True)
-            prompt = chat_prompt(checkpoint, tokenizer, question, thinking=False)
+            prompt = chat_prompt(checkpoint.path, tokenizer, question, thinking=False)
             with LiveText(64) as live:
                 engine.progress = live.progress
                 steps = stream_text(engine, prompt, 64, formation.Greedy(), live, stop=prompt.stop)
@@ -54,18 +54,23 @@ def run(args: argparse.Namespace) -> int:
 
 def record_five(checkpoint: Checkpoint, tokenizer: Tokenizer, args: argparse.Namespace) -> None:
     """Five tokens of the first answer in a ledger, checked and shown; the bundle is thrown away afterwards."""
-    from formation.cli.prompt import chat_prompt
     from formation.cli.record import closing_facts, closing_lines
+    from formation.cli.request import LEVELS
     from formation.cli.show import token_lines, tokens
-    from formation.record import Order, record
+    from formation.evidence import keys
+    from formation.evidence.seal import seal
+    from formation.ledger.progress import Watch
+    from formation.recording import Means, begin
+    from formation.run.order import Order
+    from formation.text.prompt import chat_prompt
 
     say("\nrecording five tokens of the first answer, layer by layer, and checking the ledger\n")
-    prompt = chat_prompt(checkpoint, tokenizer, QUESTIONS[0], thinking=False)
+    prompt = chat_prompt(checkpoint.path, tokenizer, QUESTIONS[0], thinking=False)
     order = Order(tuple(prompt.ids), 5, stop=prompt.stop, prompt_text=prompt.text)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "demo.ofb"
-        recording = record(checkpoint, order, out, spelling=tokenizer.token_bytes, memory="8MiB", threads=args.threads)
-        facts = closing_facts(recording, checkpoint, len(prompt.ids))
+        recording = begin(checkpoint, order, Watch(**LEVELS), out, Means("8MiB", args.threads))
+        facts = closing_facts(recording, checkpoint, len(prompt.ids), seal(out, keys.load_or_create()))
         print("\n" + "\n".join([*token_lines(list(tokens(out))), "", *closing_lines(facts)[1:]]))
 
 

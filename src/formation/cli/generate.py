@@ -7,11 +7,12 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from formation.cli.options import add_checkpoint, add_json, add_machine, add_sampler, read_sampler
-from formation.cli.prompt import Prompt, add_prompt, read_prompt
+from formation.cli.prompt import add_prompt, read_prompt
 from formation.cli.speech import LiveText, say
 
 if TYPE_CHECKING:
     from formation.run.generate import Engine, Step
+    from formation.text.prompt import Prompt
 
 HELP = "continue a text or answer a chat message"
 

@@ -31,6 +31,10 @@ def add_sampler(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--seed", type=int, default=0, metavar="N", help="of the counter-based generator (default 0)")
 
 
+def gives_sampler(args: argparse.Namespace) -> bool:
+    return (args.temperature, args.top_k, args.top_p, args.min_p, args.seed) != (0.0, 0, 1.0, 0.0, 0)
+
+
 def read_sampler(args: argparse.Namespace) -> Sampler:
     from formation.errors import UsageError
     from formation.run.sample import Greedy, Sample

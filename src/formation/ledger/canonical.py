@@ -18,7 +18,9 @@ import re
 import struct
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from operator import ge
 from typing import Any
 
 Value = None | bool | int | float | str | list[Any] | dict[str, Any]
@@ -142,6 +144,14 @@ def number(x: float) -> float:
 def decode(data: bytes, *, limits: Limits) -> Any:
     """The value whose canonical bytes are `data`. Raises CanonicalRefusal, and nothing else, on any bytes."""
     text = read_text(data, limits)
+    if plain(text, limits.depth):
+        with suppress(Unsure, json.JSONDecodeError):
+            return PLAIN_DECODER.decode(text)
+    return decode_slowly(data, text, limits)
+
+
+def decode_slowly(data: bytes, text: str, limits: Limits) -> Any:
+    """By the definition: what the value read is written as must be what was read"""
     check_depth(text, limits.depth)
     try:
         value = DECODER.decode(text)
@@ -151,6 +161,63 @@ def decode(data: bytes, *, limits: Limits) -> Any:
     if canonical != data:
         raise CanonicalRefusal(f"expected canonical JSON, got {difference(canonical, data)}")
     return value
+
+
+# ---- most texts, four times faster: canonical as far as each part of it is seen to be; all others are read slowly
+
+
+class Unsure(ValueError):
+    """Perhaps not canonical"""
+
+
+NOT_BRACKETS = re.compile(r"[^][{}]+")
+WHITE = re.compile(r"[ \t\n\r]")
+
+
+def plain(text: str, depth: int) -> bool:
+    """No escapes, so quotes alternate; outside of strings no white space; balanced brackets, not too deep"""
+    if "\\" in text:
+        return False
+    outside = "".join(text.split('"')[::2])
+    brackets = NOT_BRACKETS.sub("", outside)
+    while brackets and depth:
+        brackets, depth = brackets.replace("[]", "").replace("{}", ""), depth - 1
+    return not brackets and WHITE.search(outside) is None
+
+
+def plain_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    if any(map(ge, names, names[1:])) or not "".join(names).isascii():
+        raise Unsure
+    return dict(pairs)
+
+
+def plain_integer(text: str) -> int:
+    if len(text) > LONGEST_NUMBER or not -LARGEST <= (value := int(text)) <= LARGEST or text == "-0":
+        raise Unsure
+    return value
+
+
+def plain_float(text: str) -> float:
+    """Of most numbers repr is the canonical text"""
+    value = float(text)
+    if repr(value) == text and "e" not in text and text[-2:] != ".0" and -LARGEST <= value <= LARGEST:
+        return value
+    if len(text) > LONGEST_NUMBER or text != bounded_number_text(value):
+        raise Unsure
+    return value
+
+
+def plain_constant(text: str) -> float:
+    raise Unsure
+
+
+PLAIN_DECODER = json.JSONDecoder(
+    object_pairs_hook=plain_object, parse_int=plain_integer, parse_float=plain_float, parse_constant=plain_constant
+)  # fmt: skip
+
+
+# ---- every text
 
 
 def read_text(data: bytes, limits: Limits) -> str:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import fsum, inf
+from operator import eq
+from typing import NamedTuple
 
 TOLERANCE = 64 * 2.0**-53  # times the sum of absolute terms
 
 
-@dataclass(frozen=True)
-class Gap:
+class Gap(NamedTuple):
     """`size` is the distance from what the rule demands, infinite where no number says it; above `tolerance` the rule is violated.
     `magnitude` is how large the thing is that the rule is about, where that is worth printing."""
 
@@ -47,6 +48,8 @@ def same(rule: str, expected: Sequence[float], found: Sequence[float], where: st
     """Number by number equal"""
     if len(expected) != len(found):
         return fact(rule, False, where)
+    if all(map(eq, expected, found)):
+        return Gap(rule, 0.0, 0.0, where)
     return Gap(rule, max(map(distance, expected, found), default=0.0), 0.0, where)
 
 
@@ -68,16 +71,22 @@ class Tally:
     """The worst gap of each rule so far; memory does not grow with the ledger."""
 
     def __init__(self, rules: Sequence[str]) -> None:
-        self._results = {rule: RuleResult(rule, 0, 0.0, 0.0, "", False) for rule in rules}
+        self._worst: dict[str, Gap | None] = dict.fromkeys(rules)
+        self._checked = dict.fromkeys(rules, 0)
+        self._magnitude = dict.fromkeys(rules, 0.0)
 
     def take(self, gaps: Iterable[Gap]) -> None:
         for gap in gaps:
-            old = self._results[gap.rule]
-            magnitude = max(old.magnitude, gap.magnitude)
-            if old.checked and (gap.violated, gap.size) <= (old.violated, old.worst_gap):
-                self._results[gap.rule] = replace(old, checked=old.checked + 1, magnitude=magnitude)
-            else:
-                self._results[gap.rule] = RuleResult(gap.rule, old.checked + 1, gap.size, gap.tolerance, gap.where, gap.violated, magnitude)
+            rule, worst = gap.rule, self._worst[gap.rule]
+            self._checked[rule] += 1
+            if gap.magnitude:
+                self._magnitude[rule] = max(gap.magnitude, self._magnitude[rule])
+            if worst is None or (gap.size and (gap.violated, gap.size) > (worst.violated, worst.size)):
+                self._worst[rule] = gap
 
     def results(self) -> tuple[RuleResult, ...]:
-        return tuple(self._results.values())
+        return tuple(self._result(rule) for rule in self._worst)
+
+    def _result(self, rule: str) -> RuleResult:
+        gap = self._worst[rule] or Gap(rule, 0.0, 0.0, "")
+        return RuleResult(rule, self._checked[rule], gap.size, gap.tolerance, gap.where, gap.violated, self._magnitude[rule])

@@ -132,9 +132,14 @@ def assemble(values: Mapping[str, Any], draft: Run) -> Run:
         check_typed(by_name["router"], values["router"], place)
         router = Router(**values["router"])
     check_shape(shape, router)
-    if values["fields_sha256"] != fields.digest():
-        raise LineRefusal(f"expected the field table {fields.digest()}, got {canonical.quoted(values['fields_sha256'])}")
+    if values["fields_sha256"] != table_digest():
+        raise LineRefusal(f"expected the field table {table_digest()}, got {canonical.quoted(values['fields_sha256'])}")
     return Run(draft.run_id, *levels, shape, router, {})
+
+
+@lru_cache(maxsize=1)
+def table_digest() -> str:
+    return fields.digest()
 
 
 def check_shape(shape: Shape, router: Router | None) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from operator import add as plus
 from struct import pack
 from typing import Any
 
@@ -29,8 +30,9 @@ def of_line(values: Values, place: Place) -> Iterator[Gap]:
     if router is None or isinstance(values["chosen"], dict):
         return
     yield from choice(values, place)
-    for prefix, ids in (("chosen_", values["chosen"]), ("runner_up_", values["runners_up"])):
-        yield from scores(values, prefix, ids, place, router)
+    count, sigmoids = len(values["chosen"]), [] if router.softmax else exact32.sigmoids([*values["chosen_logits"], *values["runner_up_logits"]])
+    for prefix, ids, due in (("chosen_", values["chosen"], sigmoids[:count]), ("runner_up_", values["runners_up"], sigmoids[count:])):
+        yield from scores(values, prefix, ids, due, place)
     yield same(GATES, gates_of(values["chosen_scores"], router), values["gates"], f"gates in {place}")
 
 
@@ -51,16 +53,18 @@ def ranked(ids: Sequence[int], selection: F32s) -> list[tuple[float, int]]:
     return [(-c, e) for c, e in zip(selection, ids, strict=True)]
 
 
-def scores(values: Values, prefix: str, ids: Sequence[int], place: Place, router: Router) -> Iterator[Gap]:
+def scores(values: Values, prefix: str, ids: Sequence[int], sigmoids: F32s, place: Place) -> Iterator[Gap]:
     """s = sigmoid(q) and c = s + b; a softmax needs all experts' logits"""
-    found = values[f"{prefix}scores"]
+    router, found = place.run.router, values[f"{prefix}scores"]
+    assert router is not None
     if not router.softmax:
-        yield same(SCORES, [exact32.sigmoid(q) for q in values[f"{prefix}logits"]], found, f"{prefix}scores in {place}")
-    biases = [0.0] * len(ids)
+        yield same(SCORES, sigmoids, found, f"{prefix}scores in {place}")
+    biases: F32s = [0.0] * len(ids)
     if router.biased:
         biases = values[f"{prefix}biases"]
-        yield same(SCORES, [place.run.biases[place.layer][e] for e in ids], biases, f"{prefix}biases in {place}")
-    yield same(SCORES, list(map(exact32.add, found, biases)), values[f"{prefix}selection"], f"{prefix}selection in {place}")
+        known = place.run.biases[place.layer]
+        yield same(SCORES, [known[e] for e in ids], biases, f"{prefix}biases in {place}")
+    yield same(SCORES, exact32.rounded(list(map(plus, found, biases))), values[f"{prefix}selection"], f"{prefix}selection in {place}")
 
 
 def gates_of(chosen_scores: F32s, router: Router) -> list[float]:
@@ -70,7 +74,7 @@ def gates_of(chosen_scores: F32s, router: Router) -> list[float]:
         total = exact32.add(total, score)
     total = exact32.add(total, TINY)
     shares = [exact32.divide(score, total) for score in chosen_scores] if router.normalise else chosen_scores
-    return [exact32.multiply(share, router.scale) for share in shares]
+    return exact32.rounded([share * router.scale for share in shares])
 
 
 # ---- with the logits of all experts
@@ -89,8 +93,8 @@ def route(run: Run, layer: int, logits: F32s) -> Routing:
     """The router of the contract over logits [E]; the run has experts"""
     router = run.router
     assert router is not None
-    found = softmax(logits) if router.softmax else [exact32.sigmoid(q) for q in logits]
-    selection = list(map(exact32.add, found, run.biases[layer])) if router.biased else found
+    found = softmax(logits) if router.softmax else exact32.sigmoids(logits)
+    selection = exact32.rounded(list(map(plus, found, run.biases[layer]))) if router.biased else found
     open_experts = kept(selection, router)
     return Routing(found, selection, [e for _, e in sorted(ranked(open_experts, [selection[e] for e in open_experts]))])
 

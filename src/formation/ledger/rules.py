@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from math import fsum, inf
+from operator import add as plus
 from struct import pack, unpack
 from typing import Any
 
@@ -18,7 +19,8 @@ from formation.exact64 import log64
 from formation.ledger import fields, routing
 from formation.ledger.formulas import ONE_LINE, PARTS, WHOLE_POSITION, position_inputs, recompute
 from formation.ledger.gaps import TOLERANCE, Gap, RuleResult, Tally, closure, fact, same, within
-from formation.ledger.lines import STEP_SLOTS, LineRefusal, Place, Run, check_line, read_run, values_of
+from formation.ledger.line_reader import LineReader
+from formation.ledger.lines import STEP_SLOTS, LineRefusal, Place, Run, check_line, read_run
 
 CENSUS, FORMULAS, ATTRIBUTION, EXPERTS, HEAD_ROUNDING, LENS = "census", "formulas", "attribution", "experts", "head rounding", "lens"
 RANKS, ENTROPY, DRAW, ADDITION = "ranks", "entropy", "draw", "addition"
@@ -40,11 +42,11 @@ class Observed:
 def check(lines: Iterable[object], kinds: Sequence[str]) -> tuple[RuleResult, ...]:
     """A result for each of RULES over the decoded `lines` of a ledger that should hold positions 0, 1, … of these `kinds`.
     What the census refuses ends the reading; the other rules then speak of the lines before."""
-    tally = Tally(RULES)
+    tally, source = Tally(RULES), iter(lines)
     try:
-        for position in census(lines, kinds, tally):
-            tally.take(chain.from_iterable(map(of_line, position)))
-            tally.take(of_position(position))
+        run = first_line(source, tally)
+        for position in positions(source, run, kinds, tally):
+            tally.take(of_lines(position))
     except LineRefusal as refusal:
         tally.take([Gap(CENSUS, inf, 0.0, str(refusal))])
     return tally.results()
@@ -57,31 +59,44 @@ def violated(results: Iterable[RuleResult]) -> tuple[RuleResult, ...]:
 # ---- census
 
 
-def census(lines: Iterable[object], kinds: Sequence[str], tally: Tally) -> Iterator[list[Observed]]:
-    """The lines of each position, exactly the expected ones in their order, each with exactly its fields. Raises LineRefusal."""
-    source = iter(lines)
+def first_line(source: Iterator[object], tally: Tally) -> Run:
+    """Raises LineRefusal."""
     run = read_run(next(source, None))
     tally.take([fact(CENSUS, True, "run")])
+    return run
+
+
+def positions(source: Iterator[object], run: Run, kinds: Iterable[str], tally: Tally) -> Iterator[list[Observed]]:
+    """The lines of each position, exactly the expected ones in their order, each with exactly its fields. A kind is asked for when the lines of
+    the position before were yielded. Raises LineRefusal."""
+    count, reader = 0, LineReader(run)
     for position, kind in enumerate(kinds):
-        group = [observe(next(source, None), run, Place(run, position, kind, slot)) for slot in slots(run, kind)]
+        group = [observe(next(source, None), reader, Place(run, position, kind, slot)) for slot in due_slots(run, kind)]
         tally.take(chain.from_iterable(map(shared_gaps, group)))
+        count += 1
         yield group
     if (extra := next(source, None)) is not None:
-        raise LineRefusal(f"expected the end after position {len(kinds) - 1}, got {check_line(extra, run)}")
+        raise LineRefusal(f"expected the end after position {count - 1}, got {check_line(extra, run)}")
 
 
 def slots(run: Run, kind: str) -> tuple[str, ...]:
-    return ("embed", *(f"layer {n}" for n in range(run.shape.layers)), *(STEP_SLOTS if kind != "prompt" else ()))
+    return tuple(due_slots(run, kind))
 
 
-def observe(line: object, run: Run, due: Place) -> Observed:
+def due_slots(run: Run, kind: str) -> Iterator[str]:
+    """One by one: a first line may claim any number of layers"""
+    yield "embed"
+    yield from (f"layer {n}" for n in range(run.shape.layers))
+    yield from STEP_SLOTS if kind != "prompt" else ()
+
+
+def observe(line: object, reader: LineReader, due: Place) -> Observed:
     if line is None:
         raise LineRefusal(f"expected {due}, got the end of the ledger")
-    found = check_line(line, run)
+    found, values = reader.read(line)
     if (found.position, found.kind, found.slot) != (due.position, due.kind, due.slot):
         raise LineRefusal(f"expected {due} of kind {due.kind}, got {found} of kind {found.kind}")
-    assert isinstance(line, dict)
-    return Observed(found, values_of(line, found))
+    return Observed(found, values)
 
 
 def shared_gaps(observed: Observed) -> Iterator[Gap]:
@@ -105,6 +120,12 @@ def reason(value: Any) -> str:
 
 
 # ---- of one line
+
+
+def of_lines(position: Sequence[Observed]) -> Iterator[Gap]:
+    """All rules of the lines of one position"""
+    yield from chain.from_iterable(map(of_line, position))
+    yield from of_position(position)
 
 
 def of_line(observed: Observed) -> Iterator[Gap]:
@@ -249,11 +270,18 @@ def addition(x: bytes, write: bytes, result: bytes, where: str) -> Gap:
     """x + write = result, bit for bit, of three rows of little-endian f32: for x + a = u and u + m = x'"""
     if not len(x) == len(write) == len(result) or len(x) % 4:
         return fact(ADDITION, False, f"lengths of the rows of {where}")
-    form = f"<{len(x) // 4}f"
-    sums = [a + b for a, b in zip(unpack(form, x), unpack(form, write), strict=True)]
-    try:
-        rounded = pack(form, *sums)
-    except OverflowError:
+    found = added(x, write)
+    if found is None:
         return fact(ADDITION, False, where)
-    worst = same(ADDITION, unpack(form, rounded), unpack(form, result), where)
-    return worst if worst.violated else fact(ADDITION, rounded == result, where)
+    form = f"<{len(x) // 4}f"
+    worst = same(ADDITION, unpack(form, found), unpack(form, result), where)
+    return worst if worst.violated else fact(ADDITION, found == result, where)
+
+
+def added(x: bytes, write: bytes) -> bytes | None:
+    """x + write in binary32, None if a sum lies beyond it"""
+    form = f"<{len(x) // 4}f"
+    try:
+        return pack(form, *map(plus, unpack(form, x), unpack(form, write)))
+    except OverflowError:
+        return None

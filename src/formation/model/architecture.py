@@ -76,6 +76,9 @@ class Model(Protocol):
         self, layer: int, x: F32, positions: I64, cache: Any, tensors: Mapping[str, Tensor], experts: Experts,
         probe: Probe, *, threads: int, chunk: int,
     ) -> F32: ...  # fmt: skip
+    def remember(
+        self, layer: int, x: F32, positions: I64, cache: Any, tensors: Mapping[str, Tensor], *, threads: int, chunk: int
+    ) -> None: ...  # fmt: skip
     def head(self, x: F32, positions: I64, tensors: Mapping[str, Tensor], probe: Probe, *, threads: int) -> F32: ...
 
 

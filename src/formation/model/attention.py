@@ -16,12 +16,14 @@ import numpy as np
 from formation.kernels import ops
 from formation.kernels.tensor import F32, I64
 from formation.model.linear import Modules
+from formation.model.moe import chunks
 from formation.model.quantisation import Quantisation, Stored, plain
 from formation.model.rope import Rope
 from formation.model.taps import Probe, Site, Tap
 
 # transformers' and the publishers' own code build the norms inside attention with this default, whatever rms_norm_eps says.
 INNER_NORM_EPS = 1e-6
+WATCHED_BYTES = 64 << 20  # of softmax weights, made at once for whoever wants to see them
 
 
 class LatentCache:
@@ -99,20 +101,30 @@ class LatentAttention:
 
     def __call__(self, h: F32, layer: int, positions: I64, cache: LatentCache, use: Modules, probe: Probe) -> F32:
         """The attention write of positions [T], whose normalised residual is h [T, D]; their keys are put in the cache first."""
-        cos, sin = ops.rope_table(positions, self._inv_freq, self.rope.table_factor)  # [T, R/2]
-        self._remember(h, layer, positions, cache, use, cos, sin, probe)
+        cos, sin = self.remember(h, layer, positions, cache, use, probe)  # [T, R/2]
         q = self._latent_queries(h, use, cos, sin)  # [T, H, C+R]
-        weights = None
         if probe.wants(Tap.ATTENTION_WEIGHTS):
-            weights = np.zeros((len(h), self.heads, int(positions[-1]) + 1), np.float32)
-        mixed = ops.mla_attend(q, cache.values, positions, self.scale, self.latent, threads=use.threads, weights=weights)  # [T, H, C]
-        if weights is not None:
-            probe(Site(Tap.ATTENTION_WEIGHTS, layer), positions, weights)
+            mixed = self._watched(q, layer, positions, cache, probe, use.threads)  # [T, H, C]
+        else:
+            mixed = ops.mla_attend(q, cache.values, positions, self.scale, self.latent, threads=use.threads)
         stride = self.nope + self.value
         out = ops.heads_linear(use.matrix("kv_b_proj"), mixed, stride=stride, first=self.nope, rows=self.value, threads=use.threads)  # [T, H, V]
         return use.linear("o_proj", out.reshape(len(h), -1))  # [T, D]
 
-    def _remember(self, h: F32, layer: int, positions: I64, cache: LatentCache, use: Modules, cos: F32, sin: F32, probe: Probe) -> None:
+    def _watched(self, q: F32, layer: int, positions: I64, cache: LatentCache, probe: Probe, threads: int) -> F32:
+        """What q [T, H, C+R] attends to, its softmax weights shown in pieces of WATCHED_BYTES at most, or of one position     [T, H, C]"""
+        mixed = np.empty((len(q), self.heads, self.latent), np.float32)
+        rows = max(1, WATCHED_BYTES // (4 * self.heads * (int(positions[-1]) + 1)))
+        for part in chunks(len(q), rows):
+            weights = np.empty((part.stop - part.start, self.heads, int(positions[part][-1]) + 1), np.float32)
+            mixed[part] = ops.mla_attend(q[part], cache.values, positions[part], self.scale, self.latent, threads=threads, weights=weights)
+            probe(Site(Tap.ATTENTION_WEIGHTS, layer), positions[part], weights)
+            del weights  # before the next are made
+        return mixed
+
+    def remember(self, h: F32, layer: int, positions: I64, cache: LatentCache, use: Modules, probe: Probe) -> tuple[F32, F32]:
+        """Puts the keys of h [T, D] in the cache: all that later positions need of these. Gives the rotary table, cos and sin [T, R/2]."""
+        cos, sin = ops.rope_table(positions, self._inv_freq, self.rope.table_factor)  # [T, R/2]
         both = use.linear("kv_a_proj_with_mqa", h)  # [T, C+R]
         keys = np.empty_like(both)
         keys[:, : self.latent] = use.norm("kv_a_layernorm", both[:, : self.latent], INNER_NORM_EPS)
@@ -120,6 +132,7 @@ class LatentAttention:
         ops.rope_interleaved(keys[:, None, self.latent :], cos, sin, threads=use.threads)
         cache.store(int(positions[0]), keys)
         probe(Site(Tap.CACHE_ENTRY, layer), positions, keys)
+        return cos, sin
 
     def _latent_queries(self, h: F32, use: Modules, cos: F32, sin: F32) -> F32:
         if self.query_latent is None:

@@ -24,7 +24,7 @@ from formation.model.linear import Modules
 from formation.model.moe import Experts, MixtureOfExperts, Mlp, chunks
 from formation.model.quantisation import Quantisation, Stored, plain, read_quantisation
 from formation.model.rope import read_rope
-from formation.model.taps import Probe, Site, Tap, require_finite
+from formation.model.taps import Blind, Probe, Site, Tap, require_finite
 
 METHODS = ("noaux_tc", "group_limited_greedy", "greedy")
 
@@ -134,6 +134,16 @@ class DeepseekV3:
         require_finite(Site(Tap.RESIDUAL, layer), positions, u)
         probe(Site(Tap.RESIDUAL, layer), positions, u)
         return u
+
+    def remember(
+        self, layer: int, x: F32, positions: I64, cache: LatentCache, tensors: Mapping[str, Tensor], *, threads: int, chunk: int
+    ) -> None:  # fmt: skip
+        """Fills the cache with what `layer` keeps of consecutive positions [T], whose residual at boundary l is x [T, D], and computes
+        nothing else: what a later position of the layer is replayed from."""
+        use = Modules(tensors, f"{self._layer(layer)}.", threads)
+        for part in chunks(len(x), chunk):
+            h = use.norm("input_layernorm", x[part], self.eps)
+            self.attention.remember(h, layer, positions[part], cache, use.under("self_attn"), Blind())
 
     def _mlp(self, layer: int, h: F32, positions: I64, use: Modules, experts: Experts, probe: Probe, chunk: int) -> F32:
         if layer >= self.shape.dense_layers:

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from formation.errors import RuleBroken
 from formation.kernels import ops
 from formation.kernels.tensor import F32, I64
+from formation.model.moe import chunks
 from formation.model.taps import Tap
 
+CHECKED_ROWS = 64  # at once, so that checking takes no memory to speak of
 HINT = "what was observed is not what was computed: nothing of this run can be recorded"
 
 
@@ -61,7 +63,7 @@ class LayerRows:
         self._detailed = detailed  # positions whose experts' outputs are kept
         self._outputs: dict[int, F32] = {}  # position -> outputs of its chosen experts [K, D]
         self._shared: dict[int, F32] = {}  # position -> the shared expert's output [D]
-        self._combination = np.empty_like(x)
+        self._combination: F32 | None = None  # made with the first expert                                  [n, D]
         self._started = np.zeros(len(x), np.uint8)
         self._answered: NDArray[np.bool_] | None = None  # [n, K]: whose output was shown
 
@@ -116,6 +118,8 @@ class LayerRows:
         """Output [rows, D] of a chosen expert, or of the shared one (-1), before its gate"""
         rows = positions - self.positions[0]
         gates = self._gates(expert, rows) if expert >= 0 else None
+        if self._combination is None:
+            self._combination = np.empty_like(self.x)
         ops.accumulate(self._combination, self._started, rows, output, gates, threads=1)
         for row, values in zip(rows.tolist(), output, strict=True):
             if int(self.positions[row]) in self._detailed:
@@ -144,13 +148,14 @@ class LayerRows:
 
     def check(self) -> None:
         """Raises RuleBroken, naming layer and position, for a missing tensor or a broken rule."""
-        u = self.floats(Tap.AFTER_ATTENTION)
-        m = self.floats(Tap.MLP_WRITE)
-        self._equal("x + a", ops.add(self.x, self.floats(Tap.ATTENTION_WRITE), threads=1), "u", u)
+        a, u, m, after = (self.floats(tap) for tap in (Tap.ATTENTION_WRITE, Tap.AFTER_ATTENTION, Tap.MLP_WRITE, Tap.RESIDUAL))
         if self.has_experts:
             self._check_answers()
-            self._equal("the combination of its experts", self._combination, "m", m)
-        self._equal("u + m", ops.add(u, m, threads=1), "x'", self.floats(Tap.RESIDUAL))
+        for part in chunks(len(self.positions), CHECKED_ROWS):
+            self._equal("x + a", ops.add(self.x[part], a[part], threads=1), "u", u[part], part.start)
+            if self.has_experts and self._combination is not None:
+                self._equal("the combination of its experts", self._combination[part], "m", m[part], part.start)
+            self._equal("u + m", ops.add(u[part], m[part], threads=1), "x'", after[part], part.start)
 
     def _check_answers(self) -> None:
         answered = np.zeros(self.chosen().shape, np.bool_) if self._answered is None else self._answered
@@ -158,8 +163,8 @@ class LayerRows:
             row, place = (int(i[0]) for i in np.nonzero(~answered))
             raise self._broken(f"expected the output of expert {self.chosen()[row, place]}, got none", row)
 
-    def _equal(self, name: str, computed: F32, other: str, shown: F32) -> None:
+    def _equal(self, name: str, computed: F32, other: str, shown: F32, first: int) -> None:
         differs = computed.view(np.uint32) != shown.view(np.uint32)
         if differs.any():
             row, i = (int(axis[0]) for axis in np.nonzero(differs))
-            raise self._broken(f"expected {name} = {other}, got {computed[row, i]!s} and {shown[row, i]!s} in dimension {i}", row)
+            raise self._broken(f"expected {name} = {other}, got {computed[row, i]!s} and {shown[row, i]!s} in dimension {i}", first + row)

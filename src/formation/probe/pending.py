@@ -63,13 +63,15 @@ class PendingStep:
         self.values["lm_head"][1]["exact_logit"] = number(aim.shares(x[None])[""][0])
 
     def _look_through_lens(self, final: Final, head: Head, *, full: bool) -> None:
-        logits = head.logits(np.stack([layer.after for layer in self.layers]))  # [B, V]
+        """One [L, V] of logits at a time"""
+        logits = head.logits(np.stack([layer.after for layer in self.layers]))
         if logits[-1].tobytes() != final.logits.tobytes():
             raise RuleBroken(f"lm_head at position {self.position}: expected the engine's logits from the last row, got others", hint=HINT)
         self._add(step.lens_values("lens", logits, final, threads=head.threads))
         if full:
-            middle = head.logits(np.stack([layer.u for layer in self.layers]))
-            self._add(step.lens_values("mid_lens", middle, final, threads=head.threads))
+            del logits
+            logits = head.logits(np.stack([layer.u for layer in self.layers]))
+            self._add(step.lens_values("mid_lens", logits, final, threads=head.threads))
 
     def _add(self, found: list[Values]) -> None:
         for place, values in enumerate(found):

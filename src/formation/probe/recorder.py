@@ -5,7 +5,7 @@ all others are complete when their pass ends (`prompt_observations`). A pass tha
 is observed only where it is new.
 
 Memory: during a layer its taps for all new positions of the pass; from then on finished positions lie on disk, and a step keeps its rows,
-(4 + K + 1) D numbers a layer, until it is finished. Not counted by the memory plan.
+(4 + K + 1) D numbers a layer, until it is finished: cost.py says how much that is.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ from formation.model.taps import Site, Tap
 from formation.probe import readout
 from formation.probe.encode import Observation, Values, complete
 from formation.probe.head import Head, mean_row
-from formation.probe.layer import HINT, Cell, LayerRows
+from formation.probe.layer import HINT
+from formation.probe.layer_probe import LayerProbe, Observed
 from formation.probe.pending import PendingStep, Token
+from formation.probe.sidecars import Sidecars
 from formation.probe.spool import Spool
 from formation.probe.step import StepLayer
 
@@ -33,19 +35,20 @@ UNUSED = {Tap.FINAL_NORM, Tap.LOGITS}  # the caller has the logits
 
 
 class Recorder:
-    """`biases`: layer -> what its router adds to the scores [E]; empty for a router without. Levels: minimal, standard, full."""
+    """`biases`: layer -> what its router adds to the scores [E]; empty for a router without. Levels: minimal, standard, full.
+    `sidecars` get each row as it is observed. Positions before `first` were recorded earlier: a resumed run computes them again, unobserved."""
 
     def __init__(
         self, shape: Shape, router: ops.Router, biases: Mapping[int, F32], steps: range, *,
-        level: str = "standard", prompt_level: str = "minimal",
+        level: str = "standard", prompt_level: str = "minimal", sidecars: Sidecars | None = None, first: int = 0,
     ) -> None:  # fmt: skip
         if level not in LEVELS or prompt_level not in LEVELS:
             raise ValueError(f"recorder: expected levels of {', '.join(LEVELS)}, got {level} and {prompt_level}")
         self.shape, self.router, self.biases, self.steps = shape, router, biases, steps
         self.level, self.prompt_level = level, prompt_level
-        self._next = 0  # the first position that no finished pass has shown
-        self._rows: LayerRows | None = None
-        self._attention: dict[int, Values] = {}
+        self._next = first  # the first position that no finished pass has shown
+        self.sidecars = sidecars
+        self._open: LayerProbe | None = None  # the layer that is being shown
         self._spool = Spool()
         self._prompt: list[int] = []  # spooled positions
         self._pending: dict[int, PendingStep] = {}
@@ -54,9 +57,7 @@ class Recorder:
     # ---- the probe
 
     def wants(self, tap: Tap) -> bool:
-        if tap is Tap.ATTENTION_WEIGHTS:
-            return any(level != "minimal" for level in (self.level, self.prompt_level))
-        return tap not in UNUSED
+        return self._open.wants(tap) if self._open else tap not in (*UNUSED, Tap.ATTENTION_WEIGHTS)
 
     def __call__(self, site: Site, positions: I64, values: F32 | I64) -> None:
         new = positions >= self._next
@@ -66,15 +67,11 @@ class Recorder:
             positions, values = positions[new], values[new]
         if site.tap is Tap.EMBEDDING:
             self._begin(positions, values)
-        elif site.tap is Tap.ATTENTION_WEIGHTS:
-            self._attend(positions, values)
-        elif site.tap is Tap.EXPERT_OUTPUT:
-            self._layer(site.layer).put_expert(site.expert, positions, np.ascontiguousarray(values))
-        else:
-            rows = self._layer(site.layer)
-            rows.put(site.tap, positions, values)
-            if site.tap is Tap.RESIDUAL:
-                self._close(rows)
+            return
+        layer = self._layer(site.layer)
+        layer(site, positions, values)
+        if site.tap is Tap.RESIDUAL:
+            self._close(layer)
 
     def _begin(self, positions: I64, values: F32 | I64) -> None:
         if int(positions[0]) != self._next:
@@ -83,59 +80,43 @@ class Recorder:
         self._prompt = [p for p in self._prompt if p < self._next] + [int(p) for p in positions if p not in self.steps]
         for position, row in zip(positions.tolist(), x, strict=True):
             measured = readout.embed_values(row)
+            if self.sidecars:
+                self.sidecars.embed(position, row)
             if position in self.steps:
                 self._pending[position] = PendingStep(position, row.copy(), measured)
             else:
                 self._store(position, "embed", measured, {}, {NOT_A_STEP})
-        self._open(0, positions.copy(), x)
+        self._open = self._new_layer(0, positions.copy(), x)
 
-    def _open(self, layer: int, positions: I64, x: F32) -> None:
-        detailed = frozenset(int(p) for p in positions if self._level(int(p)) != "minimal")
-        self._rows = LayerRows(layer, positions, x, detailed)
-        self._attention = {}
+    def _new_layer(self, layer: int, positions: I64, x: F32) -> LayerProbe:
+        return LayerProbe(layer, positions, x, level=self._level, router=self.router, bias=self.biases.get(layer))
 
-    def _layer(self, layer: int) -> LayerRows:
-        if self._rows is None or self._rows.layer != layer:
+    def _layer(self, layer: int) -> LayerProbe:
+        if self._open is None or self._open.rows.layer != layer:
             raise RuleBroken(f"layer {layer}: expected layers in order, got one out of turn", hint=HINT)
-        return self._rows
+        return self._open
 
     def _level(self, position: int) -> str:
         return self.level if position in self.steps else self.prompt_level
 
-    def _attend(self, positions: I64, values: F32 | I64) -> None:
-        """Summaries at once: weights over all keys are too many to keep. values [T, H, keys]"""
-        for position, weights in zip(positions.tolist(), values, strict=True):
-            level = self._level(position)
-            if level != "minimal":
-                own = np.array(weights[:, : position + 1], np.float32)  # zeros beyond
-                self._attention[position] = readout.attention_values(own, by_head=level == "full")
-
     # ---- the end of a layer
 
-    def _close(self, rows: LayerRows) -> None:
-        rows.check()
-        for cell in rows.cells():
-            self._record(cell)
+    def _close(self, layer: LayerProbe) -> None:
+        for observed in layer.observed():
+            self._record(observed)
+            if self.sidecars:
+                self.sidecars.cell(observed.cell)
+        rows = layer.rows
         if rows.layer + 1 < self.shape.layers:
-            self._open(rows.layer + 1, rows.positions, rows.floats(Tap.RESIDUAL))
+            self._open = self._new_layer(rows.layer + 1, rows.positions, rows.floats(Tap.RESIDUAL))
             return
-        self._rows = None
+        self._open = None
         self._next = int(rows.positions[-1]) + 1
 
-    def _record(self, cell: Cell) -> None:
-        measured = readout.row_values(cell.a, cell.u, cell.m, cell.after, cell.cache_entry)
-        derived: Values = {}
-        writes = None
-        if cell.routed is not None:
-            measured |= readout.routing_values(self.router, cell.routed, self.biases.get(cell.layer))
-        if self._level(cell.position) != "minimal":
-            measured |= self._attention.get(cell.position, {})
-            derived = readout.share_values(cell.a, cell.m, cell.after)
-        if cell.routed is not None and cell.outputs is not None:
-            writes = readout.gated(cell.outputs, cell.routed.gates)
-            measured |= readout.expert_values(cell.outputs, writes, cell.shared, cell.m)
+    def _record(self, observed: Observed) -> None:
+        cell, measured, derived = observed.cell, observed.measured, observed.derived
         if cell.position in self.steps:
-            kept = StepLayer(cell.a.copy(), cell.u.copy(), cell.m.copy(), cell.after.copy(), writes, cell.shared)
+            kept = StepLayer(cell.a.copy(), cell.u.copy(), cell.m.copy(), cell.after.copy(), observed.writes, cell.shared)
             self._pending[cell.position].add(kept, measured, derived)
         else:
             self._store(cell.position, f"layer {cell.layer}", measured, derived, self._reasons(cell.layer) | {NOT_A_STEP})
@@ -177,4 +158,7 @@ class Recorder:
         return self._reasons(int(layer)) if layer else set()
 
     def close(self) -> None:
+        """Lets go of files; sidecars that are not closed stay unfinished."""
         self._spool.close()
+        if self.sidecars:
+            self.sidecars.release()

@@ -4,33 +4,51 @@ from __future__ import annotations
 
 import json
 import tempfile
+from array import array
 
 from formation.probe.encode import Values
 
 IN_MEMORY_BYTES = 16 << 20  # beyond, an unnamed temporary file
+LENGTH_BYTES = 8
+NOWHERE = -1
 
 
 class Spool:
-    """One pair of value sets for each place (position, slot). Putting a place again replaces it; taking it removes it."""
+    """One pair of value sets for each place (position, slot). Putting a place again replaces it; taking it removes it.
+    In memory it keeps 8 bytes a place."""
 
     def __init__(self) -> None:
         self._file = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY_BYTES)  # noqa: SIM115
-        self._places: dict[tuple[int, str], tuple[int, int]] = {}
+        self._first = 0  # the position that offsets begin with
+        self._places: dict[str, array[int]] = {}  # slot -> offsets of positions
+        self._held = 0
 
     def put(self, position: int, slot: str, measured: Values, derived: Values) -> None:
         data = json.dumps([measured, derived]).encode()  # floats keep every bit: Python writes the shortest text that reads back
-        self._file.seek(0, 2)
-        self._places[position, slot] = self._file.tell(), len(data)
-        self._file.write(data)
+        offsets, at = self._offsets(position, slot)
+        self._held += offsets[at] == NOWHERE
+        offsets[at] = self._file.seek(0, 2)
+        self._file.write(len(data).to_bytes(LENGTH_BYTES, "little") + data)
 
     def take(self, position: int, slot: str) -> tuple[Values, Values]:
-        offset, size = self._places.pop((position, slot))
-        self._file.seek(offset)
-        measured, derived = json.loads(self._file.read(size))
-        if not self._places:
+        offsets, at = self._offsets(position, slot)
+        self._file.seek(offsets[at])
+        measured, derived = json.loads(self._file.read(int.from_bytes(self._file.read(LENGTH_BYTES), "little")))
+        offsets[at] = NOWHERE
+        self._held -= 1
+        if not self._held:
+            self._places.clear()
             self._file.seek(0)
             self._file.truncate()
         return measured, derived
+
+    def _offsets(self, position: int, slot: str) -> tuple[array[int], int]:
+        if not self._places:
+            self._first = position
+        offsets = self._places.setdefault(slot, array("q"))
+        at = position - self._first
+        offsets.extend([NOWHERE] * (at + 1 - len(offsets)))
+        return offsets, at
 
     def close(self) -> None:
         self._file.close()

@@ -27,11 +27,13 @@ class Reads:
     """`disk_bytes` is what the disk gave during the step: it may include what later steps will use, read ahead.
 
     Over a run, disk_bytes = the parts' disk bytes + unused_bytes (read ahead and dropped) + what still waits for its use.
+    `shards` are the files that the parts' disk bytes came from, sorted.
     """
 
     disk_bytes: int
     unused_bytes: int
     parts: tuple[PartReads, ...]
+    shards: tuple[str, ...]
 
     @property
     def cache_bytes(self) -> int:
@@ -48,6 +50,7 @@ class ReadLog:
     def __init__(self, stream: WeightStream) -> None:
         self._stream = stream
         self._parts: dict[str, PartReads] = {}
+        self._shards: set[str] = set()
         self._seconds_for_rows = 0.0
         stream.events = self._add
 
@@ -55,20 +58,23 @@ class ReadLog:
         """The stream's `rows`, with the wait for them measured."""
         began = time.perf_counter()
         rows = self._stream.rows(name, indices)
+        self._shards.add(self._stream.checkpoint.tensors[name].file)
         self._seconds_for_rows += time.perf_counter() - began
         return rows
 
     def take(self) -> Reads:
         account = self._stream.take_accounting()
         rows = PartReads("embedding", disk_bytes=account.row_bytes, disk_uses=1, seconds_waited=self._seconds_for_rows)
-        parts, self._parts, self._seconds_for_rows = self._parts, {}, 0.0
-        return Reads(account.disk_bytes, account.unused_bytes, (rows, *parts.values()))
+        parts, shards = self._parts, self._shards
+        self._parts, self._shards, self._seconds_for_rows = {}, set(), 0.0
+        return Reads(account.disk_bytes, account.unused_bytes, (rows, *parts.values()), tuple(sorted(shards)))
 
     def _add(self, event: ReadEvent) -> None:
         name = "lm_head" if event.key == ("head",) else f"layer {event.key[1]}"
         old = self._parts.get(name) or PartReads(name)
         if event.tier == "disk":
             new = replace(old, disk_bytes=old.disk_bytes + event.bytes, disk_uses=old.disk_uses + 1)
+            self._shards |= self._stream.files_of(event.key)
         else:
             new = replace(old, cache_bytes=old.cache_bytes + self._stream.bytes_of(event.key), cache_uses=old.cache_uses + 1)
         self._parts[name] = replace(new, seconds_waited=old.seconds_waited + event.seconds)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,12 +44,16 @@ class Executor:
         self._progress = progress
         self._names = stream.checkpoint.tensors
         self._embedding = model.part(("embedding",), self._names).names[0]
+        self.resident = frozenset(plan.resident)
         self._to_pin = set(plan.resident)
 
-    def forward(self, ids: Sequence[int], first: int, caches: Sequence[Any], *, rows: int, probe: Probe | None = None) -> F32:
+    def forward(
+        self, ids: Sequence[int], first: int, caches: Sequence[Any], *, rows: int, probe: Probe | None = None, hold_head: ExitStack | None = None
+    ) -> F32:  # fmt: skip
         """Logits of the last `rows` of `ids`, which stand at positions first, first + 1, …                [rows, vocabulary]
 
-        `caches` (one per layer) hold positions 0..first-1 and receive these. With rows 0 only the caches are filled.
+        `caches` (one per layer) hold positions 0..first-1 and receive these. With rows 0 only the caches are filled. The head stays in use until
+        `hold_head` is closed, if there is one.
         """
         probe = Blind() if probe is None else probe
         began = time.monotonic()
@@ -61,7 +65,8 @@ class Executor:
         logits = np.empty((0, self.model.shape.vocabulary), np.float32)
         if rows:
             self._report("head", self.model.shape.layers, len(ids), began)
-            with self._use(("head",)) as tensors:
+            with ExitStack() as here:
+                tensors = (hold_head or here).enter_context(self._use(("head",)))
                 self.stream.prefetch([("layer", 0)])  # of the next step
                 logits = self.model.head(x[-rows:], positions[-rows:], tensors, probe, threads=self.threads)
         self._report("done", self.model.shape.layers, len(ids), began)

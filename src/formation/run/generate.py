@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -17,6 +17,7 @@ from formation.run import machine
 from formation.run.account import Reads
 from formation.run.check import check_tensors
 from formation.run.executor import Executor, Progress
+from formation.run.observe import Observe, together
 from formation.run.plan import Plan, make_plan, slot_sizes
 from formation.run.sample import Choice, Greedy, Sampler
 from formation.weights.checkpoint import Checkpoint
@@ -41,6 +42,8 @@ class Engine:
     """Runs one checkpoint. `memory` ("8GiB", bytes, or None for a safe share of what is free) bounds weights, caches and activations.
 
     `keep_cache=False` recomputes the whole prefix at each step: the same bits, for those who want to see it.
+    Who sets a `probe` that keeps much says in `probe_bytes` how much that is for a run of so many positions: the budget holds it too, and
+    the head stays in use between two steps, so that looking at rows through it reads nothing again.
     The engine is not safe for use by several threads at once. Close it, or use it as a context manager.
     """
 
@@ -55,6 +58,7 @@ class Engine:
         self.keep_cache = keep_cache
         self.progress = progress
         self.probe = probe
+        self.probe_bytes: Callable[[int], int] | None = None
         self._reader_threads = reader_threads
         parts = check_tensors(self.model, checkpoint)
         self._units = [Unit(key, part.names) for key, part in parts.items()]
@@ -79,13 +83,18 @@ class Engine:
 
     def plan(self, positions: int, logit_rows: int = 1) -> Plan:
         """How `positions` positions would be run. Raises BudgetError when they cannot."""
-        return make_plan(self.model, self._sizes, self.budget, positions, logit_rows)
+        capture = self.probe_bytes(positions) if self.probe_bytes else 0
+        return make_plan(self.model, self._sizes, self.budget, positions, logit_rows, capture)
 
-    def logits(self, ids: Sequence[int]) -> F32:
-        """Logits of every position, in one layer-major pass                                      [T, vocabulary]"""
+    def logits(self, ids: Sequence[int], *, observe: Observe | None = None) -> F32:
+        """Logits of every position, in one layer-major pass                                      [T, vocabulary]
+
+        `observe` hands copies of tensors on the way to callables: {"layer.3.router": f}, see run/observe.py for the names.
+        """
         self._check_prompt(ids, 0)
+        probe = together(self.probe, observe, self.model.shape)
         executor = self._prepare(len(ids), len(ids))
-        return executor.forward(ids, 0, self._new_caches(len(ids)), rows=len(ids), probe=self.probe)
+        return executor.forward(ids, 0, self._new_caches(len(ids)), rows=len(ids), probe=probe)
 
     def logits_and_caches(self, ids: Sequence[int], *, rows: int) -> tuple[F32, list[Any]]:
         """One layer-major pass without a probe: logits of the last `rows` positions, and each layer's cache as it is afterwards."""
@@ -93,12 +102,19 @@ class Engine:
         executor, caches = self._prepare(len(ids), rows), self._new_caches(len(ids))
         return executor.forward(ids, 0, caches, rows=rows), caches
 
-    def generate(self, ids: Sequence[int], max_new_tokens: int, sampler: Sampler | None = None, *, stop: Collection[int] = ()) -> Iterator[Step]:
-        """Steps after the prompt `ids`, at most `max_new_tokens`, ending after an id of `stop`. The last token is never stepped."""
-        self._check_prompt(ids, max_new_tokens)
-        return self._steps(list(ids), max_new_tokens, sampler or Greedy(), frozenset(stop))
+    def generate(
+        self, ids: Sequence[int], max_new_tokens: int, sampler: Sampler | None = None, *, stop: Collection[int] = (),
+        observe: Observe | None = None,
+    ) -> Iterator[Step]:  # fmt: skip
+        """Steps after the prompt `ids`, at most `max_new_tokens`, ending after an id of `stop`. The last token is never stepped.
 
-    def _steps(self, ids: list[int], max_new_tokens: int, sampler: Sampler, stop: frozenset[int]) -> Iterator[Step]:
+        `observe` as in `logits`, in every pass: the prompt's, then one for each step.
+        """
+        self._check_prompt(ids, max_new_tokens)
+        probe = together(self.probe, observe, self.model.shape)
+        return self._steps(list(ids), max_new_tokens, sampler or Greedy(), frozenset(stop), probe)
+
+    def _steps(self, ids: list[int], max_new_tokens: int, sampler: Sampler, stop: frozenset[int], probe: Probe | None) -> Iterator[Step]:
         positions = len(ids) + max_new_tokens - 1
         executor = self._prepare(positions, 1)
         caches, done = self._new_caches(positions), 0
@@ -106,11 +122,13 @@ class Engine:
         for _ in range(max_new_tokens):
             began = time.monotonic()
             done = done if self.keep_cache else 0
-            logits = executor.forward(ids[done:], done, caches, rows=1, probe=self.probe)[0]
-            choice = sampler.choose(logits, len(ids))
-            done = len(ids)
-            ids.append(choice.id)
-            yield Step(choice.id, done, logits, choice, executor.reads.take(), time.monotonic() - began)
+            with ExitStack() as held:
+                after = held if self.probe_bytes else None
+                logits = executor.forward(ids[done:], done, caches, rows=1, probe=probe, hold_head=after)[0]
+                choice = sampler.choose(logits, len(ids))
+                done = len(ids)
+                ids.append(choice.id)
+                yield Step(choice.id, done, logits, choice, executor.reads.take(), time.monotonic() - began)
             if choice.id in stop:
                 return
 
@@ -121,6 +139,11 @@ class Engine:
             raise RuntimeError("the engine has not run yet")
         with self._executor.stream.use(("head",)) as tensors:
             yield tensors
+
+    @property
+    def head_stays(self) -> bool:
+        """Whether lm_head is kept in memory, so that whoever uses it takes no room from the next step."""
+        return self._executor is not None and ("head",) in self._executor.resident
 
     def router_biases(self) -> dict[int, F32]:
         """{layer: what its router adds to the scores [E]}, read on their own; empty for a router without."""

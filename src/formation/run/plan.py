@@ -95,6 +95,7 @@ class Plan:
     chunk: int  # rows computed together
     cache_bytes: int  # attention cache of all layers
     activation_bytes: int
+    capture_bytes: int  # what a probe keeps
     resident: tuple[Key, ...]  # parts kept for the whole run
     resident_bytes: int
     transient_bytes: int  # room for parts that are read again each time
@@ -102,7 +103,7 @@ class Plan:
     @property
     def stream_bytes(self) -> int:
         """What the weights may use together."""
-        return self.budget - self.cache_bytes - self.activation_bytes
+        return self.budget - self.cache_bytes - self.activation_bytes - self.capture_bytes
 
     @property
     def expert_cache_bytes(self) -> int:
@@ -124,21 +125,23 @@ class Plan:
         return self.sizes.always + int(share * self.sizes.expert_total)
 
 
-def make_plan(model: Model, sizes: Sizes, budget: int, positions: int, logit_rows: int = 1) -> Plan:
-    """Raises BudgetError, saying how much is needed and for what, when the run cannot fit."""
+def make_plan(model: Model, sizes: Sizes, budget: int, positions: int, logit_rows: int = 1, capture: int = 0) -> Plan:
+    """Raises BudgetError, saying how much is needed and for what, when the run cannot fit. `capture` bytes are a probe's, who then also looks
+    at rows through the head: it is the first part to stay."""
     cache = model.shape.layers * model.cache_bytes(positions)
     floor = _least_weights(sizes)
-    chunk, activations = _activations(model, positions, logit_rows, budget - cache - floor)
-    needed = cache + activations + floor
+    chunk, activations = _activations(model, positions, logit_rows, budget - cache - floor - capture)
+    needed = cache + activations + floor + capture
     if needed > budget:
         raise BudgetError(
             f"memory budget: expected at least {show_bytes(needed)}, got {show_bytes(budget)}: weights in use {show_bytes(floor)}, "
-            f"attention cache of {positions} positions {show_bytes(cache)}, activations {show_bytes(activations)}",
+            f"attention cache of {positions} positions {show_bytes(cache)}, activations {show_bytes(activations)}"
+            + (f", capture {show_bytes(capture)}" if capture else ""),
             hint=f"give --memory {_rounded_up(needed)} or more, or fewer positions",
         )
-    resident, transient = _residents(sizes, budget - cache - activations)
+    resident, transient = _residents(sizes, budget - cache - activations - capture, head_first=capture > 0)
     kept = sum(_size(sizes, key) for key in resident)
-    return Plan(sizes, budget, positions, chunk, cache, activations, resident, kept, transient)
+    return Plan(sizes, budget, positions, chunk, cache, activations, capture, resident, kept, transient)
 
 
 def _least_weights(sizes: Sizes) -> int:
@@ -161,7 +164,7 @@ def _size(sizes: Sizes, key: Key) -> int:
     return sizes.head if key == ("head",) else sizes.layers[key[1]]
 
 
-def _residents(sizes: Sizes, room: int) -> tuple[tuple[Key, ...], int]:
+def _residents(sizes: Sizes, room: int, *, head_first: bool) -> tuple[tuple[Key, ...], int]:
     """Always-needed parts in the order of the pass, as many as leave room for the others to pass through and for a token's experts."""
     order: list[Key] = [("layer", n) for n in range(len(sizes.layers))] + [("head",)]
     expert = max(sizes.experts.values(), default=0)
@@ -171,7 +174,7 @@ def _residents(sizes: Sizes, room: int) -> tuple[tuple[Key, ...], int]:
     kept: list[Key] = []
     passing = max(_least_weights(sizes), 2 * max(sizes.layers) + sizes.chosen * expert)
     left = room - passing
-    for key in sorted(order, key=lambda k: k == ("head",)):
+    for key in sorted(order, key=lambda k: (k == ("head",)) != head_first):
         if _size(sizes, key) <= left:
             kept.append(key)
             left -= _size(sizes, key)

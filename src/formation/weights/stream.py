@@ -92,6 +92,10 @@ class WeightStream:
         """Bytes of the unit's slot, alignment included: what it takes from the budget."""
         return self._layout(key).slot_bytes
 
+    def files_of(self, key: Key) -> set[str]:
+        """Shards that hold the unit."""
+        return {self.checkpoint.tensors[name].file for name in self._units[key].names}
+
     def check_room(self, keys: Iterable[Key], purpose: str) -> None:
         """Raise BudgetError unless these units fit together beside what is pinned; `purpose` is named in the sentence."""
         with self._loader.lock:

@@ -1,0 +1,82 @@
+"""What a ledger must share with its anchor: which positions there are, which ids went in, and how each token was chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import repeat
+from math import exp
+from typing import Any
+
+from formation.ledger.anchor import Anchor
+from formation.ledger.gaps import Gap, fact
+from formation.ledger.lines import Run
+from formation.ledger.rules import Observed
+from formation.philox import uniform
+
+INPUTS, SAMPLER = "inputs", "sampler"
+Values = Mapping[str, Any]
+
+
+class RunFacts:
+    """Follows a run position by position. Holds one digest and one spelling for each id that occurred: at most as many as the vocabulary has."""
+
+    def __init__(self, anchor: Anchor, run: Run) -> None:
+        self._anchor, self._run = anchor, run
+        self._first = len(anchor.prompt_ids) - 1
+        self._rows: dict[int, str] = {}  # id -> digest of its embedding's row
+        self._bytes: dict[int, str] = {}
+        self._input = anchor.prompt_ids[0]
+        self.steps = 0
+        self.ended = anchor.tokens == 0
+
+    def kinds(self) -> Iterator[str]:
+        """Of each position, as far as the tokens so far say: the run ends with a stop id, or with as many tokens as the anchor allows"""
+        yield from repeat("prompt", self._first)
+        while not self.ended:
+            yield "generated"
+
+    def of_anchor(self) -> Iterator[Gap]:
+        size = self._run.shape.vocabulary
+        strange = next((i for i in self._anchor.prompt_ids if i >= size), None)
+        yield fact(INPUTS, strange is None, f"prompt id {strange} of a vocabulary of {size}" if strange is not None else "prompt ids")
+        yield fact(SAMPLER, self._anchor.sampler["method"] in ("greedy", "sample"), "a method that a run can have")
+
+    def of_position(self, lines: Sequence[Observed]) -> Iterator[Gap]:
+        by_slot = {observed.place.slot: observed.values for observed in lines}
+        position = lines[0].place.position
+        yield self._same(self._rows, self._input_at(position), by_slot["embed"]["residual_sha256"], f"embedding's row at position {position}")
+        if "token" not in by_slot:
+            return
+        token = by_slot["token"]
+        yield self._same(self._bytes, token["id"], token["bytes"], f"spelling of the token at position {position}")
+        yield from self._choice(by_slot["sampler"], by_slot["lm_head"], position)
+        self._input = token["id"]
+        self.steps += 1
+        self.ended = self.steps == self._anchor.tokens or token["id"] in self._anchor.stop_ids
+
+    def _input_at(self, position: int) -> int:
+        return self._anchor.prompt_ids[position] if position <= self._first else self._input
+
+    @staticmethod
+    def _same(known: dict[int, str], token: int, value: str, where: str) -> Gap:
+        """The same id has the same value wherever it occurs"""
+        return fact(INPUTS, known.setdefault(token, value) == value, f"{where}: id {token} had another before")
+
+    def _choice(self, sampler: Values, head: Values, position: int) -> Iterator[Gap]:
+        wanted, where = self._anchor.sampler, f"sampler at position {position}"
+        yield fact(SAMPLER, sampler["method"] == wanted["method"], f"{where}: expected {wanted['method']}, got {sampler['method']}")
+        if sampler["method"] != "sample" or wanted["method"] != "sample":
+            return
+        draw = uniform(int(wanted["seed"]), int(wanted["branch"]), position + 1)
+        yield fact(SAMPLER, sampler["draw"] == draw, f"{where}: expected the draw {draw}, got {sampler['draw']}")
+        yield fact(SAMPLER, not wanted["top_k"] or sampler["kept"] <= int(wanted["top_k"]), f"{where}: more kept than top_k {wanted['top_k']}")
+        unfiltered = (wanted["top_k"], wanted["top_p"], wanted["min_p"]) == (0, 1, 0)
+        yield fact(SAMPLER, not unfiltered or sampler["kept_mass"] == 1, f"{where}: less than everything kept, without a filter")
+        if wanted["temperature"] == 1:
+            yield self._width(sampler, head, where)
+
+    def _width(self, sampler: Values, head: Values, where: str) -> Gap:
+        """At temperature 1 the token's interval, times what was kept, is its probability. Both sides are sums over the vocabulary V, in other
+        orders, so V roundings of numbers below 1 are allowed; exp need not be exact to its last bit."""
+        gap = abs((sampler["high"] - sampler["low"]) * sampler["kept_mass"] - exp(min(head["logprob"], 1.0)))
+        return Gap(SAMPLER, gap, self._run.shape.vocabulary * 2.0**-50, f"{where}: interval and probability")

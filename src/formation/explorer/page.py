@@ -1,0 +1,121 @@
+"""The verify page: one file that opens from disk, asks no network for anything, and runs only the script and style whose hashes its policy names.
+
+    python -m formation.explorer.page > verify.html
+
+static/verify/ holds ES modules, which a page opened from disk may not import. So each becomes a function that returns its exports, in the order
+they need each other. What the ledger and the verifier define in tables, fields and checks, is written into tables.js from here.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from formation.evidence import checks, container, documents, report
+from formation.ledger import fields
+
+STATIC = Path(__file__).parent / "static"
+ENTRY, TABLES = "page.js", "tables.js"
+IMPORT = re.compile(r'^import (\{[^}]*\}|\* as \w+) from "\./([\w-]+\.js)";\n', re.MULTILINE)
+EXPORT = re.compile(r"^export (?:async )?(?:const|class|function\*?) (\{[^}]*\}|\w+)", re.MULTILINE)
+POLICY = "default-src 'none'; script-src '{script}'; style-src '{style}'; base-uri 'none'; form-action 'none'"
+WORDS = (
+    "LEVELS KINDS TAGS COMPONENTS NOT_A_STEP DENSE NO_BIAS NO_SHARED NO_RUNNER_UP ALL_CHOSEN ZERO_NORM NEVER NO_EXPERTS GREEDY FORCED"
+).split()  # fmt: skip
+
+
+def verify_page() -> bytes:
+    """verify.html. The same bytes from the same sources."""
+    script, style = bundle(modules()), (STATIC / "verify.css").read_text("utf-8")
+    policy = POLICY.format(script=source_hash(script), style=source_hash(style))
+    page = (STATIC / "verify.html").read_text("utf-8")
+    for mark, text in (("POLICY", policy), ("STYLE", style), ("SCRIPT", script)):
+        page = page.replace(f"{{{{{mark}}}}}", text)
+    return page.encode()
+
+
+def source_hash(text: str) -> str:
+    """As a Content-Security-Policy names an inline script or style"""
+    return "sha256-" + base64.b64encode(sha256(text.encode()).digest()).decode()
+
+
+# ---- the script
+
+
+def modules() -> dict[str, str]:
+    """Name -> source of every module, tables.js among them"""
+    found = {path.name: path.read_text("utf-8") for path in sorted((STATIC / "verify").glob("*.js"))}
+    return found | {TABLES: tables_source()}
+
+
+def tables_source() -> str:
+    words = {name: getattr(fields, name) for name in WORDS}
+    return "".join(constants({"FIELD_TABLE": fields.table(), "FIELD_WORDS": words, **verifier_tables()}))
+
+
+def verifier_tables() -> dict[str, Any]:
+    name, digest = documents.known_contract()
+    sentences = {"HONESTY": report.HONESTY, "REFUSED": report.REFUSED, "NEITHER": report.NEITHER, "KIND": report.KIND}
+    return {
+        "CHECKS": [asdict(check) for check in checks.CHECKS],
+        "VERDICT_LEVELS": checks.LEVELS,
+        "CONTRACT": {"name": name, "digest": digest},
+        "CONTAINER": container_table(),
+        "SENTENCES": sentences,
+    }
+
+
+def container_table() -> dict[str, Any]:
+    return {
+        "required": container.REQUIRED, "seal": container.SEAL, "folders": container.FOLDERS, "untrusted": container.UNTRUSTED,
+        "part": container.PART, "progress": container.PROGRESS, "mostFiles": container.MOST_FILES, "limits": container.LIMITS,
+        "sidecarLimit": container.SIDECAR_LIMIT,
+    }  # fmt: skip
+
+
+def constants(values: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in values.items():
+        text = json.dumps(value, ensure_ascii=True, separators=(",", ":"))
+        yield f"export const {name} = {text};\n".replace("</", "<\\/").replace("<!--", "<\\!--")
+
+
+def bundle(sources: Mapping[str, str]) -> str:
+    """One script: every module that ENTRY needs, each a function of its own; `formation` is what a console or a test finds them by."""
+    parts = [module_text(name, sources[name]) for name in ordered(sources, ENTRY, ())]
+    script = '"use strict";\nconst modules = {};\n' + "".join(parts) + "globalThis.formation = modules;\n"
+    if re.search("</script|<!--", script, re.IGNORECASE):
+        raise ValueError("modules: expected no text that would end the script element, got one")
+    return script
+
+
+def ordered(sources: Mapping[str, str], name: str, path: tuple[str, ...]) -> list[str]:
+    """What `name` imports, before it, each once"""
+    if name in path:
+        raise ValueError(f"modules: expected imports without a circle, got {' -> '.join((*path, name))}")
+    needed = [other for _, other in IMPORT.findall(sources[name])]
+    return list(dict.fromkeys([*(each for other in needed for each in ordered(sources, other, (*path, name))), name]))
+
+
+def module_text(name: str, source: str) -> str:
+    body = IMPORT.sub(lambda found: f"const {bound(found[1])} = modules[{json.dumps(found[2])}];\n", source)
+    names = [each for found in EXPORT.findall(body) for each in re.findall(r"\w+", found)]
+    body = EXPORT.sub(lambda found: found[0].removeprefix("export "), body)
+    if left := re.search(r"^(?:import|export)\b.*", body, re.MULTILINE):
+        raise ValueError(f"{name}: expected imports and exports in one of the forms known here, got {left[0]}")
+    return f"modules[{json.dumps(name)}] = (() => {{\n{body}return {{ {', '.join(names)} }};\n}})();\n"
+
+
+def bound(clause: str) -> str:
+    """`{ a, b as c }` as destructuring, `* as x` as a name"""
+    return clause.removeprefix("* as ") if clause.startswith("*") else clause.replace(" as ", ": ")
+
+
+if __name__ == "__main__":
+    sys.stdout.buffer.write(verify_page())

@@ -1,0 +1,82 @@
+// The frozen starting state of a run: the twin of ledger/anchor.py.
+
+import { DOCUMENT, decode, has, isObject } from "./canonical.js";
+import { quoted, typeName } from "./quoted.js";
+import { AnchorRefusal } from "./refusals.js";
+
+const KIND = "formation-anchor/1";
+const isCount = (value) => Number.isInteger(value) && value >= 0;
+const isText = (value) => typeof value === "string";
+const isNumber = (value) => typeof value === "number";
+const TYPES = { float: isNumber, int: Number.isInteger, str: isText };
+const SAMPLERS = {
+  greedy: {},
+  forced: {},
+  sample: { temperature: "float", top_k: "int", top_p: "float", min_p: "float", seed: "str", branch: "str" },
+};
+
+/** The anchor in these bytes. Throws AnchorRefusal, or CanonicalRefusal for bytes that are not canonical. */
+export function decodeAnchor(data) {
+  const top = fieldsOf(decode(data, DOCUMENT), "anchor", ["kind", "prompt", "checkpoint", "contract", "sampler", "stop", "nonce"]);
+  if (top.kind !== KIND) refuse(`anchor.kind: expected '${KIND}', got ${quoted(top.kind)}`);
+  const prompt = fieldsOf(top.prompt, "anchor.prompt", ["ids", "text"]);
+  const checkpoint = fieldsOf(top.checkpoint, "anchor.checkpoint", ["sha256", "tensor_table_root"]);
+  const contract = fieldsOf(top.contract, "anchor.contract", ["name", "digest"]);
+  const stop = fieldsOf(top.stop, "anchor.stop", ["tokens", "ids"]);
+  return {
+    promptIds: ids(prompt.ids, "anchor.prompt.ids", 1),
+    promptText: prompt.text === null ? null : text(prompt.text, "anchor.prompt.text"),
+    checkpointSha256: digest(checkpoint.sha256, "anchor.checkpoint.sha256"),
+    tensorTableRoot: digest(checkpoint.tensor_table_root, "anchor.checkpoint.tensor_table_root"),
+    contract: text(contract.name, "anchor.contract.name"),
+    contractDigest: digest(contract.digest, "anchor.contract.digest"),
+    sampler: sampler(top.sampler),
+    tokens: count(stop.tokens, "anchor.stop.tokens"),
+    stopIds: ids(stop.ids, "anchor.stop.ids", 0),
+    nonce: top.nonce === null ? null : text(top.nonce, "anchor.nonce"),
+  };
+}
+
+const refuse = (sentence) => {
+  throw new AnchorRefusal(sentence);
+};
+
+function sampler(value) {
+  const method = isObject(value) && has(value, "method") ? value.method : undefined;
+  if (!isText(method) || !has(SAMPLERS, method)) {
+    refuse(`anchor.sampler.method: expected ${Object.keys(SAMPLERS).join(", ")}, got ${quoted(method ?? null)}`);
+  }
+  const types = SAMPLERS[method];
+  const settings = fieldsOf(value, "anchor.sampler", ["method", ...Object.keys(types)]);
+  for (const [name, type] of Object.entries(types)) {
+    if (!TYPES[type](settings[name])) refuse(`anchor.sampler.${name}: expected ${type}, got ${quoted(settings[name])}`);
+  }
+  return settings;
+}
+
+function fieldsOf(value, where, names) {
+  if (!isObject(value) || Object.keys(value).length !== names.length || !names.every((name) => has(value, name))) {
+    const got = isObject(value) ? quoted(Object.keys(value).sort()) : typeName(value);
+    refuse(`${where}: expected the fields ${[...names].sort().join(", ")}, got ${got}`);
+  }
+  return value;
+}
+
+function ids(value, where, least) {
+  if (!Array.isArray(value) || value.length < least || !value.every(isCount)) {
+    refuse(`${where}: expected at least ${least} token ids, got ${quoted(value)}`);
+  }
+  return value;
+}
+
+function count(value, where) {
+  return isCount(value) ? value : refuse(`${where}: expected a count, got ${quoted(value)}`);
+}
+
+function text(value, where) {
+  return isText(value) ? value : refuse(`${where}: expected text, got ${quoted(value)}`);
+}
+
+function digest(value, where) {
+  return isText(value) && /^[0-9a-f]{64}$/.test(value) ? value : refuse(`${where}: expected a SHA-256 in lowercase hexadecimal, got ${quoted(value)}`);
+}

@@ -1,0 +1,145 @@
+// Canonical JSON: each value has exactly one sequence of bytes, and every other sequence is refused (RFC 8785, strict profile).
+// The twin of ledger/canonical.py: it accepts the same bytes and refuses the others for the same reasons.
+
+import { fromBase64, textOf, utf8 } from "./bytes.js";
+import { readJson } from "./json.js";
+import { quoted } from "./quoted.js";
+import { CanonicalRefusal } from "./refusals.js";
+
+export const LARGEST = 2 ** 53 - 1;
+export const LINE = { sizeBytes: 1 << 20, depth: 16 };
+export const DOCUMENT = { sizeBytes: 1 << 26, depth: 32 };
+const SURROGATE = /\p{Surrogate}/u; // with the u flag, only one without its partner
+
+export const isObject = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
+export const has = (table, name) => Object.hasOwn(table, name);
+
+// ---- values to bytes
+
+export function encode(value, limits = LINE) {
+  return utf8(canonicalText(value, limits));
+}
+
+function canonicalText(value, limits) {
+  const text = textOfValue(value, limits.depth);
+  const lone = SURROGATE.exec(text) ?? /\\u[dD][89a-fA-F][0-9a-f]{2}/.exec(text);
+  if (lone && holdsLoneSurrogate(value)) throw new CanonicalRefusal("expected text, got a lone surrogate");
+  const size = text.length > limits.sizeBytes ? text.length : text.length * 3 > limits.sizeBytes ? utf8(text).length : 0;
+  if (size > limits.sizeBytes) throw new CanonicalRefusal(`expected at most ${limits.sizeBytes} bytes, got ${size}`);
+  return text;
+}
+
+/** JSON.stringify writes a lone surrogate as an escape, which looks like text with a backslash: so the strings themselves are asked. */
+function holdsLoneSurrogate(value) {
+  if (typeof value === "string") return SURROGATE.test(value);
+  if (value === null || typeof value !== "object") return false;
+  return Object.keys(value).some((name) => SURROGATE.test(name) || holdsLoneSurrogate(value[name]));
+}
+
+function textOfValue(value, depth) {
+  if (typeof value === "string") return JSON.stringify(value); // the escapes of RFC 8785, 3.2.2.2
+  if (typeof value === "number") return numberText(value);
+  if (value === null || value === true || value === false) return String(value);
+  if (typeof value === "bigint") throw new CanonicalRefusal(`expected integers within 2^53 - 1, got one of ${bitLength(value)} bits`);
+  if (typeof value !== "object") throw new CanonicalRefusal(`expected a JSON value, got ${typeof value}`);
+  if (depth <= 0) throw new CanonicalRefusal("expected shallow JSON, got nesting beyond the limit");
+  if (Array.isArray(value)) return "[" + value.map((item) => textOfValue(item, depth - 1)).join(",") + "]";
+  const names = Object.keys(value);
+  names.forEach(checkName);
+  return "{" + names.sort().map((name) => JSON.stringify(name) + ":" + textOfValue(value[name], depth - 1)).join(",") + "}";
+}
+
+function checkName(name) {
+  for (let i = 0; i < name.length; i++) {
+    if (name.charCodeAt(i) > 127) throw new CanonicalRefusal(`expected names of objects in ASCII, got ${quoted(name)}`);
+  }
+}
+
+const bitLength = (value) => (value < 0n ? -value : value).toString(2).length;
+
+/** Number::toString is what RFC 8785, 3.2.2.3 asks for. */
+function numberText(x) {
+  if (!(-LARGEST <= x && x <= LARGEST)) throw new CanonicalRefusal(`expected finite numbers within 2^53 - 1, got ${x}`);
+  if (Object.is(x, -0)) throw new CanonicalRefusal("expected 0, got -0");
+  return String(x);
+}
+
+// ---- bytes to values
+
+/** The value whose canonical bytes are `data`. Throws CanonicalRefusal, and nothing else, on any bytes. */
+export function decode(data, limits) {
+  const text = readText(data, limits);
+  checkDepth(text, limits.depth);
+  const quick = quickly(text, limits);
+  return quick === undefined ? slowly(text, limits) : quick;
+}
+
+/** The platform's parser drops repeated names and keeps no order, but what it reads is only taken if its canonical text is this text. */
+function quickly(text, limits) {
+  try {
+    const value = JSON.parse(text);
+    return canonicalText(value, limits) === text ? value : undefined;
+  } catch {
+    return undefined; // whatever is wrong, the slow reader names it
+  }
+}
+
+function slowly(text, limits) {
+  const canonical = canonicalText(readJson(text), limits);
+  let at = 0;
+  while (at < text.length && at < canonical.length && text[at] === canonical[at]) at++;
+  const found = quoted(text.slice(at, at + 16));
+  throw new CanonicalRefusal(`expected canonical JSON, got another form of the same value, from byte ${utf8(text.slice(0, at)).length}: ${found}`);
+}
+
+function readText(data, limits) {
+  if (data.length > limits.sizeBytes) throw new CanonicalRefusal(`expected at most ${limits.sizeBytes} bytes, got ${data.length}`);
+  if (data[0] === 0xef && data[1] === 0xbb && data[2] === 0xbf) {
+    throw new CanonicalRefusal("expected JSON from the first byte, got a byte-order mark");
+  }
+  try {
+    return textOf(data);
+  } catch {
+    throw new CanonicalRefusal("expected UTF-8, got other bytes");
+  }
+}
+
+/** Before a parser, which recurses, sees the text. */
+function checkDepth(text, limit) {
+  let depth = 0;
+  let inString = false;
+  for (let i = 0; i < text.length; i++) {
+    const code = text.charCodeAt(i);
+    if (code === 34) inString = !inString;
+    else if (inString) i += code === 92 ? 1 : 0;
+    else if (code === 91 || code === 123) {
+      if (++depth > limit) throw new CanonicalRefusal(`expected nesting of at most ${limit}, got more at character ${i}`);
+    } else if (code === 93 || code === 125) depth--;
+  }
+}
+
+// ---- vectors
+
+/** The values of base64 text of little-endian binary32, one text for one vector. */
+export function decodeF32(text) {
+  const bytes = fromBase64(text);
+  if (!bytes) throw new CanonicalRefusal("expected base64 in its one canonical form, got other characters, padding or spare bits");
+  return valuesF32(bytes);
+}
+
+export function valuesF32(bytes) {
+  if (bytes.length % 4) throw new CanonicalRefusal(`expected binary32 values of 4 bytes each, got ${bytes.length} bytes`);
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const values = new Array(bytes.length / 4);
+  for (let i = 0; i < values.length; i++) {
+    values[i] = view.getFloat32(4 * i, true);
+    if (!Number.isFinite(values[i])) throw new CanonicalRefusal("expected finite numbers, got NaN or infinity in a vector");
+  }
+  return values;
+}
+
+export function bytesF32(values) {
+  const view = new DataView(new ArrayBuffer(4 * values.length));
+  values.forEach((value, i) => view.setFloat32(4 * i, value, true));
+  return new Uint8Array(view.buffer);
+}

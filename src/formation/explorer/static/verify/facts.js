@@ -1,0 +1,70 @@
+// What a ledger must share with its anchor: the twin of evidence/run_facts.py.
+
+import { exp64 } from "./exact64.js";
+import { fact, within } from "./gaps.js";
+import { uniform } from "./philox.js";
+
+export const INPUTS = "inputs";
+export const SAMPLER = "sampler";
+
+/** Follows a run position by position. Holds one digest and one spelling for each id that occurred. */
+export class RunFacts {
+  constructor(anchor, run) {
+    Object.assign(this, { anchor, run, first: anchor.promptIds.length - 1, steps: 0, ended: anchor.tokens === 0 });
+    this.rows = new Map(); // id -> digest of its embedding's row
+    this.spellings = new Map();
+    this.input = anchor.promptIds[0];
+  }
+
+  /** Of each position, as far as the tokens so far say: the run ends with a stop id, or with as many tokens as the anchor allows */
+  *kinds() {
+    for (let position = 0; position < this.first; position++) yield "prompt";
+    while (!this.ended) yield "generated";
+  }
+
+  *ofAnchor() {
+    const size = this.run.shape.vocabulary;
+    const strange = this.anchor.promptIds.find((id) => id >= size);
+    yield fact(INPUTS, strange === undefined, strange === undefined ? "prompt ids" : `prompt id ${strange} of a vocabulary of ${size}`);
+    yield fact(SAMPLER, ["greedy", "sample"].includes(this.anchor.sampler.method), "a method that a run can have");
+  }
+
+  *ofPosition(lines) {
+    const bySlot = Object.fromEntries(lines.map(({ place, values }) => [place.slot, values]));
+    const { position } = lines[0].place;
+    const input = position <= this.first ? this.anchor.promptIds[position] : this.input;
+    yield same(this.rows, input, bySlot.embed.residual_sha256, `embedding's row at position ${position}`);
+    if (!bySlot.token) return;
+    const { id, bytes } = bySlot.token;
+    yield same(this.spellings, id, bytes, `spelling of the token at position ${position}`);
+    yield* this.choice(bySlot.sampler, bySlot.lm_head, position);
+    this.input = id;
+    this.steps++;
+    this.ended = this.steps === this.anchor.tokens || this.anchor.stopIds.includes(id);
+  }
+
+  *choice(sampler, head, position) {
+    const wanted = this.anchor.sampler;
+    const where = `sampler at position ${position}`;
+    yield fact(SAMPLER, sampler.method === wanted.method, `${where}: expected ${wanted.method}, got ${sampler.method}`);
+    if (sampler.method !== "sample" || wanted.method !== "sample") return;
+    const draw = uniform(BigInt(wanted.seed), BigInt(wanted.branch), position + 1);
+    yield fact(SAMPLER, sampler.draw === draw, `${where}: expected the draw ${draw}, got ${sampler.draw}`);
+    yield fact(SAMPLER, !wanted.top_k || sampler.kept <= wanted.top_k, `${where}: more kept than top_k ${wanted.top_k}`);
+    const unfiltered = wanted.top_k === 0 && wanted.top_p === 1 && wanted.min_p === 0;
+    yield fact(SAMPLER, !unfiltered || sampler.kept_mass === 1, `${where}: less than everything kept, without a filter`);
+    if (wanted.temperature === 1) yield this.width(sampler, head, where);
+  }
+
+  /** At temperature 1 the token's interval, times what was kept, is its probability, up to a rounding for each token of the vocabulary */
+  width(sampler, head, where) {
+    const gap = Math.abs((sampler.high - sampler.low) * sampler.kept_mass - exp64(Math.min(head.logprob, 1)));
+    return within(SAMPLER, 0, -gap, Infinity, this.run.shape.vocabulary * 2 ** -50, `${where}: interval and probability`);
+  }
+}
+
+/** The same id has the same value wherever it occurs */
+function same(known, token, value, where) {
+  if (!known.has(token)) known.set(token, value);
+  return fact(INPUTS, known.get(token) === value, `${where}: id ${token} had another before`);
+}

@@ -1,0 +1,281 @@
+// The rules that the lines of a complete ledger obey: the twin of ledger/rules.py. Lines are pushed in one after the other.
+
+import { has, isObject } from "./canonical.js";
+import { f32 } from "./exact32.js";
+import { log64 } from "./exact64.js";
+import * as fields from "./fields.js";
+import { ONE_LINE, PARTS, WHOLE_POSITION, positionInputs, recompute } from "./formulas.js";
+import { TOLERANCE, Tally, closure, exactSum, fact, rounding, same, within } from "./gaps.js";
+import { Place, STEP_SLOTS, checkLine, readRun, valuesOf } from "./lines.js";
+import { LineRefusal } from "./refusals.js";
+import * as routing from "./routing.js";
+
+export const CENSUS = "census";
+const FORMULAS = "formulas";
+const ATTRIBUTION = "attribution";
+const EXPERTS = "experts";
+const HEAD_ROUNDING = "head rounding";
+const LENS = "lens";
+const RANKS = "ranks";
+const ENTROPY = "entropy";
+const DRAW = "draw";
+export const RULES = [
+  CENSUS, FORMULAS, ATTRIBUTION, EXPERTS, HEAD_ROUNDING, LENS, routing.CHOICE, routing.SCORES, routing.GATES, RANKS, ENTROPY, DRAW,
+];
+const ROUNDING = 2 ** -53;
+const SHARED = fields.FIELDS.filter((field) => field.absent.includes(fields.NO_SHARED)).map((field) => field.name);
+const AGAINST = fields.FIELDS.filter((field) => field.absent.includes(fields.NO_RUNNER_UP)).map((field) => field.name);
+
+/** A result for each of RULES over the lines of a ledger that should hold positions 0, 1, … of these `kinds`. What the census refuses ends
+ * the reading; the other rules then speak of the lines before. */
+export function check(lines, kinds) {
+  const tally = new Tally(RULES);
+  const reader = new Reader(whole(kinds, tally), (refusal) => tally.take([fact(CENSUS, false, refusal.message)]));
+  for (const line of lines) reader.push(line);
+  reader.end();
+  return tally.results();
+}
+
+function* whole(kinds, tally) {
+  const run = firstLine(yield, tally);
+  yield* positions(run, kinds, tally, (group) => tally.take(ofLines(group)));
+}
+
+/** Lines pushed into a generator that takes one at each yield, undefined after the last, and may refuse one, which ends it. */
+export class Reader {
+  constructor(generator, refused) {
+    Object.assign(this, { generator, refused, done: false });
+    this.push(undefined); // to the first yield
+  }
+
+  push(line) {
+    if (this.done) return;
+    try {
+      this.done = this.generator.next(line).done;
+    } catch (refusal) {
+      if (!(refusal instanceof LineRefusal)) throw refusal;
+      this.done = true;
+      this.refused(refusal);
+    }
+  }
+
+  end() {
+    this.push(undefined);
+  }
+}
+
+// ---- census
+
+export function firstLine(line, tally) {
+  const run = readRun(line);
+  tally.take([fact(CENSUS, true, "run")]);
+  return run;
+}
+
+/** The lines of each position, exactly the expected ones in their order, each with exactly its fields; `observe` gets each position whole. A
+ * kind is asked for when the position before was observed. */
+export function* positions(run, kinds, tally, observe) {
+  let position = 0;
+  for (const kind of kinds) {
+    const group = [];
+    for (const slot of slots(run, kind)) group.push(observed(yield, run, new Place(run, position, kind, slot)));
+    for (const each of group) tally.take(sharedGaps(each));
+    observe(group);
+    position++;
+  }
+  const extra = yield;
+  if (extra !== undefined) throw new LineRefusal(`expected the end after position ${position - 1}, got ${checkLine(extra, run)}`);
+}
+
+function* slots(run, kind) {
+  yield "embed";
+  for (let n = 0; n < run.shape.layers; n++) yield `layer ${n}`;
+  if (kind !== "prompt") yield* STEP_SLOTS;
+}
+
+function observed(line, run, due) {
+  if (line === undefined) throw new LineRefusal(`expected ${due}, got the end of the ledger`);
+  const found = checkLine(line, run);
+  if (found.position !== due.position || found.kind !== due.kind || found.slot !== due.slot) {
+    throw new LineRefusal(`expected ${due} of kind ${due.kind}, got ${found} of kind ${found.kind}`);
+  }
+  return { place: found, values: valuesOf(line, found) };
+}
+
+/** A line is one item of the census. Its values of the shared expert are all absent or none is. */
+function* sharedGaps({ place, values }) {
+  const reasons = reasonsOf(SHARED.filter((name) => name in values).map((name) => values[name]));
+  reasons.delete(fields.DENSE);
+  reasons.delete(fields.NOT_A_STEP);
+  yield fact(CENSUS, !reasons.has(fields.NO_SHARED) || reasons.size === 1, `fields of the shared expert in ${place}`);
+}
+
+/** The runner-up of a step is known to all its attributions or to none, and so it is to its lenses. */
+function* runnerUpGaps(lines, place) {
+  for (const family of ["dla", "lens", "mid_lens"]) {
+    const names = AGAINST.filter((name) => name.startsWith(family));
+    const found = lines.flatMap(({ values }) => names.filter((name) => name in values).map((name) => values[name]));
+    const reasons = reasonsOf(found);
+    yield fact(CENSUS, !reasons.has(fields.NO_RUNNER_UP) || !reasons.has(""), `${family} of the runner-up at position ${place.position}`);
+  }
+}
+
+/** Why a value is absent, empty if it is there */
+const reason = (value) => (isObject(value) && has(value, "absent") ? value.absent : "");
+const reasonsOf = (values) => new Set(values.map(reason));
+
+// ---- of one line
+
+/** All rules of the lines of one position */
+export function* ofLines(position) {
+  for (const each of position) yield* ofLine(each);
+  yield* ofPosition(position);
+}
+
+function* ofLine({ place, values }) {
+  for (const name of ONE_LINE) if (name in values) yield formula(name, values, values[name], place);
+  if (place.layer < 0) return;
+  yield* routing.ofLine(values, place);
+  yield* expertClosures(values, place);
+  for (const prefix of ["lens", "mid_lens"]) yield* lensBounds(values, prefix, place);
+}
+
+function formula(name, inputs, found, place) {
+  const expected = recompute(name, inputs);
+  const where = `${name} in ${place}`;
+  if (reason(expected) || reason(found)) return fact(FORMULAS, reason(expected) === reason(found), where);
+  return same(FORMULAS, [expected], [found], where);
+}
+
+/** dla(m) = Σ experts + shared + rounding, of what is there: whether all is that should be, the census says */
+function* expertClosures(values, place) {
+  for (const component of fields.COMPONENTS) {
+    const names = ["mlp", "combination_rounding", "experts", "shared"].map((part) => `dla${component}_${part}`);
+    const [total, combination, experts, shared] = names.map((name) => values[name] ?? fields.absent(fields.NOT_A_STEP));
+    if ([total, combination, experts].some(reason)) continue;
+    const terms = [...experts, combination, ...(reason(shared) ? [] : [shared])];
+    yield closure(EXPERTS, total, terms, `${names[0]} in ${place}`);
+  }
+}
+
+function* lensBounds(values, prefix, place) {
+  const logit = values[`${prefix}_logit`];
+  if (logit === undefined || reason(logit)) return;
+  const { vocabulary } = place.run.shape;
+  const rank = values[`${prefix}_rank`];
+  const tops = values[`${prefix}_top_logits`];
+  yield fact(RANKS, 1 <= rank && rank <= vocabulary, `${prefix}_rank in ${place}`);
+  yield ordered(values[`${prefix}_top`], tops, `${prefix}_top in ${place}`);
+  yield rankIn(logit, rank, tops, `${prefix}_rank in ${place}`);
+  const logSumExp = logit - values[`${prefix}_logprob`];
+  const entropy = values[`${prefix}_entropy`];
+  const tolerance = TOLERANCE * (Math.abs(logSumExp) + Math.abs(logSumExp - entropy));
+  yield within(ENTROPY, 0, entropy, log64(vocabulary), tolerance, `${prefix}_entropy in ${place}`);
+}
+
+function ordered(top, logits, where) {
+  const distinct = new Set(top).size === top.length;
+  return fact(RANKS, distinct && routing.isSorted(routing.ranked(top, logits)), `order of ${where}`);
+}
+
+/** The rank of `logit` follows from the largest logits if it is one of them, and lies behind them if not */
+function rankIn(logit, rank, tops, where) {
+  const larger = tops.filter((top) => top > logit).length;
+  return fact(RANKS, larger === tops.length ? rank > tops.length : rank === 1 + larger, where);
+}
+
+// ---- of one position
+
+/** What joins the lines of a step */
+function* ofPosition(lines) {
+  const bySlot = new Map(lines.map(({ place, values }) => [place.slot, values]));
+  if (!bySlot.has("lm_head")) return;
+  const { place } = lines.find((each) => each.place.slot === "lm_head");
+  const head = bySlot.get("lm_head");
+  const token = bySlot.get("token").id;
+  const layers = lines.filter((each) => each.place.layer >= 0).map((each) => each.values);
+  yield* runnerUpGaps(lines, place);
+  yield* headRanks(head, token, place);
+  yield* entropyBounds(head, place);
+  yield* draw(bySlot.get("sampler"), head, token, place);
+  if ("dla_logit" in head) {
+    yield* attribution(bySlot.get("embed"), layers, head, place);
+    yield* lastLens(layers.at(-1), head, token, place);
+  }
+}
+
+/** rank_low = 1 + number of larger logits, rank_high = number of those not smaller, as far as the twenty largest tell */
+function* headRanks(head, token, place) {
+  const { top, top_logits: tops, chosen_logit: logit, rank_low: low, rank_high: high } = head;
+  const { vocabulary } = place.run.shape;
+  yield ordered(top, tops, `top in ${place}`);
+  if (top.includes(token)) yield same(RANKS, [tops[top.indexOf(token)]], [logit], `chosen_logit in ${place}`);
+  else yield fact(RANKS, tops.at(-1) > logit || (tops.at(-1) === logit && top.at(-1) < token), `token ${token} outside top in ${place}`);
+  yield rankIn(logit, low, tops, `rank_low in ${place}`);
+  const least = tops.filter((t) => t >= logit).length;
+  const exact = logit > tops.at(-1) || tops.length === vocabulary;
+  yield fact(RANKS, exact ? high === least : Math.max(low, least) <= high, `rank_high in ${place}`);
+  yield fact(RANKS, low <= high && high <= vocabulary, `rank_high in ${place}`);
+}
+
+/** 0 ≤ entropy ≤ ln V and max z ≤ log Σ exp z ≤ max z + ln V, up to the rounding of binary64 */
+function* entropyBounds(head, place) {
+  const largest = head.top_logits[0];
+  const width = log64(place.run.shape.vocabulary);
+  const { log_sum_exp: total, mean_logit: mean, mean_square_logit: square } = head;
+  yield within(ENTROPY, 0, head.entropy_nats, width, TOLERANCE * (Math.abs(total) + Math.abs(mean)), `entropy_nats in ${place}`);
+  yield within(ENTROPY, largest, total, largest + width, TOLERANCE * (Math.abs(largest) + width), `log_sum_exp in ${place}`);
+  yield within(ENTROPY, 0, head.varentropy, Infinity, TOLERANCE * (square + mean * mean), `varentropy in ${place}`);
+}
+
+/** The draw lies in y's interval; low and high are quotients, so four roundings are allowed */
+function* draw(sampler, head, token, place) {
+  if (sampler.method === "greedy") yield fact(DRAW, token === head.top[0], `greedy token in ${place}`);
+  if (sampler.method !== "sample") return;
+  const { low, high, draw: u, kept, kept_mass: mass } = sampler;
+  yield within(DRAW, low, u, high, 4 * ROUNDING, `draw in ${place}`);
+  yield fact(DRAW, 0 <= u && u < 1 && 0 <= low && low < high && high <= 1, `interval in ${place}`);
+  yield fact(DRAW, 1 <= kept && kept <= place.run.shape.vocabulary && 0 < mass && mass <= 1, `kept in ${place}`);
+}
+
+/** The direct contributions make y's logit; lm_head's rounding makes it the engine's */
+function* attribution(embed, layers, head, place) {
+  const inputs = positionInputs(embed, layers);
+  for (const name of WHOLE_POSITION) yield formula(name, inputs, head[name], place);
+  const terms = [embed.dla, ...PARTS.flatMap((name) => inputs[name])];
+  yield closure(ATTRIBUTION, head.exact_logit, terms, `exact_logit in ${place}`);
+  const size = Math.abs(head.lm_head_rounding);
+  const gap = Math.abs(exactSum([head.dla_logit, head.lm_head_rounding, -head.chosen_logit]));
+  yield rounding(HEAD_ROUNDING, gap, ROUNDING * size, `lm_head_rounding in ${place}`, size);
+}
+
+/** The lens at the last boundary is the engine's head */
+function* lastLens(layer, head, token, place) {
+  yield same(LENS, [head.chosen_logit], [layer.lens_logit], `lens_logit in ${place}`);
+  yield same(LENS, [head.rank_low], [layer.lens_rank], `lens_rank in ${place}`);
+  const count = layer.lens_top.length;
+  const agrees = layer.lens_top.every((v, i) => v === head.top[i]);
+  yield fact(LENS, agrees, `lens_top in ${place}`);
+  yield same(LENS, head.top_logits.slice(0, count), layer.lens_top_logits, `lens_top_logits in ${place}`);
+  const found = layer.lens_runner_up_logit;
+  if (reason(found)) return;
+  yield same(LENS, [head.top_logits[head.top[0] === token ? 1 : 0]], [found], `lens_runner_up_logit in ${place}`);
+}
+
+// ---- with rows
+
+export const ADDITION = "addition";
+
+/** x + write in binary32, null if a sum lies beyond it; of two rows of numbers */
+export function added(x, write) {
+  const sums = x.map((a, i) => f32(a + write[i]));
+  return sums.every(Number.isFinite) ? sums : null;
+}
+
+/** x + write = result, bit for bit, of three rows of numbers: -0 is not 0 */
+export function addition(x, write, result, where) {
+  const found = added(x, write);
+  if (!found) return fact(ADDITION, false, where);
+  const worst = same(ADDITION, found, result, where);
+  return worst.violated ? worst : fact(ADDITION, found.every((a, i) => Object.is(a, result[i])), where);
+}

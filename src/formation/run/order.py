@@ -1,0 +1,74 @@
+"""What is asked for: everything that decides the tokens of a run, but for the checkpoint; from and to an anchor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from formation.errors import UsageError
+from formation.kernels import golden
+from formation.ledger.anchor import Anchor
+from formation.run.identity import Identity
+from formation.run.sample import Greedy, Sample, Sampler
+
+
+@dataclass(frozen=True)
+class Order:
+    prompt_ids: tuple[int, ...]
+    tokens: int
+    sampler: Sampler = field(default_factory=Greedy)
+    stop: tuple[int, ...] = ()
+    prompt_text: str | None = None
+    nonce: str | None = None
+
+    def anchor(self, identity: Identity) -> Anchor:
+        """Raises UsageError for a sampler that no anchor can hold."""
+        return Anchor(
+            prompt_ids=self.prompt_ids,
+            prompt_text=self.prompt_text,
+            checkpoint_sha256=identity.sha256,
+            tensor_table_root=identity.tensor_table_root,
+            contract=golden.CONTRACT,
+            contract_digest=golden.CONTRACT_DIGEST,
+            sampler=settings_of(self.sampler),
+            tokens=self.tokens,
+            stop_ids=tuple(sorted(set(self.stop))),
+            nonce=self.nonce,
+        )
+
+    def is_over(self, ids: list[int]) -> bool:
+        """Whether these tokens are all that the run forms"""
+        return len(ids) >= self.tokens or (bool(ids) and ids[-1] in self.stop)
+
+
+def order_of(anchor: Anchor) -> Order:
+    """Raises UsageError for an anchor of another kind of run."""
+    if anchor.tokens < 1:
+        raise UsageError(f"anchor: expected at least one token to form, got {anchor.tokens}")
+    return Order(anchor.prompt_ids, anchor.tokens, sampler_of(anchor.sampler), anchor.stop_ids, anchor.prompt_text, anchor.nonce)
+
+
+def settings_of(sampler: Sampler) -> dict[str, str | int | float]:
+    if isinstance(sampler, Greedy):
+        return {"method": "greedy"}
+    if not isinstance(sampler, Sample):
+        raise UsageError(f"sampler: expected Greedy or Sample, whose settings an anchor can hold, got {type(sampler).__name__}")
+    return {"method": "sample", **asdict(sampler), "seed": str(sampler.seed), "branch": str(sampler.branch)}
+
+
+def sampler_of(settings: Mapping[str, Any]) -> Sampler:
+    """Raises UsageError."""
+    if settings["method"] == "greedy":
+        return Greedy()
+    if settings["method"] != "sample":
+        raise UsageError(f"anchor: expected a sampler that is greedy or samples, got {settings['method']!r}")
+    numbers = {name: settings[name] for name in ("temperature", "top_k", "top_p", "min_p")}
+    return Sample(**numbers, seed=counter(settings["seed"]), branch=counter(settings["branch"]))
+
+
+def counter(text: str) -> int:
+    """A decimal number below 2^64, in its one form: another would be another anchor of the same run"""
+    if not (text.isascii() and text.isdigit() and len(text) <= 20 and text == str(int(text))):
+        raise UsageError(f"anchor: expected a decimal number, got {text[:30]!r}")
+    return int(text)

@@ -1,0 +1,74 @@
+"""The verdict on one bundle from Python and from the page, and whether they are the same: every check, every level, every word."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from tests.evidence import vectors
+from tests.evidence.whole_bundles import SAMPLE, Kind, reseal
+
+from formation.evidence.container import ContainerRefusal, open_container
+from formation.evidence.verify import refused, verify
+
+SIGNER = vectors.key().public.fingerprint
+VERIFY = """async ([files, zip, signers, allowUnknownSigner, nonce]) => {
+  const { folderContents, zipContents } = m["container.js"];
+  const open = zip ? () => zipContents(new Blob([zip])) : () => folderContents(files.map(([name, data]) => [name, new Blob([data])]));
+  return m["report.js"].documentOf(await m["verify.js"].verify(open, { signers: new Map(signers), allowUnknownSigner, nonce }));
+}"""
+KINDS = {
+    "greedy, all rows, replayed": Kind(),
+    "sampled, boundaries": Kind(sampler=SAMPLE, rows="boundaries"),
+    "no rows, no parity": Kind(rows="none", parity="none"),
+    "full parity, full capture": Kind(parity="full", steps="full"),
+    "a nonce, 65 positions": Kind(prompt=(3,), tokens=65, rows="boundaries", nonce="chosen", steps="minimal", repeat=True),
+}
+GREEDY, SAMPLED, FULL, LONG = (list(KINDS)[n] for n in (0, 1, 3, 4))
+OWN_WORDS = ("JSON", "UTF-8")  # what was found instead of these, each language's reader says in its own words
+
+
+def python_verdict(path: Path, *, known: bool = True, **options: Any) -> dict[str, Any]:
+    signers = {SIGNER: "known to you as test"} if known else {}
+    try:
+        with open_container(path) as container:
+            return verify(container, signers=signers, **options).document()
+    except ContainerRefusal as refusal:
+        return refused(str(refusal)).document()
+
+
+def browser_verdict(run: Any, path: Path, *, known: bool = True, allow_unknown_signer: bool = False, nonce: str | None = None) -> dict[str, Any]:
+    signers = [[SIGNER, "known to you as test"]] if known else []
+    files = [[str(file.relative_to(path)), file.read_bytes()] for file in files_of(path)] if path.is_dir() else []
+    return run(VERIFY, [files, None if path.is_dir() else path.read_bytes(), signers, allow_unknown_signer, nonce])
+
+
+def files_of(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.rglob("*") if file.is_file())
+
+
+def words(document: dict[str, Any]) -> list[Any]:
+    own = (check.get("expected") in OWN_WORDS or check["name"] == "anchor" for check in document["checks"])
+    checks = [{**check, "found": ""} if in_own_words else check for check, in_own_words in zip(document["checks"], own, strict=True)]
+    return [*checks, *([name, value] for name, value in document.items() if name != "checks")]
+
+
+def expect_same(run: Any, path: Path, **options: Any) -> set[str]:
+    """The names of the checks that failed, the same in both"""
+    expected, found = python_verdict(path, **options), browser_verdict(run, path, **options)
+    assert [] == [pair for pair in zip(words(expected), words(found), strict=True) if pair[0] != pair[1]]
+    return {check["name"] for check in found["checks"] if check["state"] == "failed"}
+
+
+def copy_of(bundle: Path, folder: Path) -> Path:
+    return Path(shutil.copytree(bundle, folder / "run.ofb"))
+
+
+def sealed_again(bundle: Path) -> bool:
+    """Whether the owner's own tool signs what the bundle has become"""
+    try:
+        reseal(bundle)
+    except Exception:  # what is no bundle at all is not signed, and nobody gets to verify it
+        return False
+    return True

@@ -1,0 +1,56 @@
+"""What the plan is told of recording's memory is an upper bound, and not a wild one."""
+
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from probe_runs import Forced, finish, prepare
+from tools.synthetic_checkpoint import k25_config
+
+import formation
+from formation.model.catalog import read_model
+from formation.probe.cost import FIXED_BYTES, capture_bytes
+from formation.probe.pending import Token
+from formation.probe.spool import IN_MEMORY_BYTES
+from small_models import small_checkpoint, small_config
+
+WIDE = {"hidden_size": 1024, "vocab_size": 4096}  # so that rows, not Python's objects, are what counts
+PROMPT = 96
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_checkpoint(tmp_path_factory.mktemp("wide") / "model", small_config(**WIDE))
+
+
+def peak_bytes(folder: Path, levels: dict[str, str] | None) -> int:
+    """Largest traced memory of a prompt and one step, numpy's arrays included"""
+    ids = np.random.default_rng(1).integers(0, 4096, PROMPT + 1).tolist()
+    with formation.Engine(formation.open(folder), memory="96MiB", threads=2) as engine:
+        list(engine.generate(ids[:PROMPT], 1, Forced(ids)))  # every weight that is kept, is there
+        recorder = prepare(engine, range(PROMPT - 1, PROMPT), lambda probe: probe, levels) if levels else None
+        engine.probe = recorder
+        tracemalloc.start()
+        for step in engine.generate(ids[:PROMPT], 1, Forced(ids)):
+            if recorder:
+                finish(engine, recorder, PROMPT - 1, step.logits, Token(step.id, b"", "forced", "forced"))
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    return peak
+
+
+@pytest.mark.parametrize("levels", [("minimal", "minimal"), ("standard", "minimal"), ("full", "full")], ids="/".join)
+def test_recording_keeps_no_more_than_was_planned(folder: Path, levels: tuple[str, str]) -> None:
+    chosen = {"level": levels[0], "prompt_level": levels[1]}
+    planned = capture_bytes(read_model(formation.open(folder).config), PROMPT, **chosen)
+    used = peak_bytes(folder, chosen) - peak_bytes(folder, None)
+    assert used <= planned <= 2 * used + IN_MEMORY_BYTES + FIXED_BYTES
+
+
+def test_a_step_of_k25_costs_its_rows_and_one_product_with_lm_head() -> None:
+    """61 layers of (4 + 8 + 1) rows of 7,168 numbers, and 61 x 163,840 logits"""
+    step = capture_bytes(read_model(k25_config(61, 384)), 1, level="standard", prompt_level="minimal")
+    assert 61 * 13 * 7168 * 4 + 61 * 163840 * 4 < step < 90_000_000
