@@ -2,10 +2,11 @@
 
     PYTHONPATH=src python benchmarks/kernels.py [--threads 1 2] [--rows 1 4 16 64 256] [--seconds 0.3]
 
-One line for each shape, kind, number of rows and number of threads: the fastest of many rounds, in milliseconds and in billions of
-multiply-adds per second, and the share of the measured peak of separate multiplies and adds. The rounds go through enough copies of
-the weights that they do not stay in the caches next to the cores. Weights are random bytes: the figures are about speed, not results.
-It does not know what else the machine is doing: run it on an idle one, and compare figures of one run only.
+One line for each shape, kind, number of rows and number of threads: the median of many rounds in milliseconds, the median and the
+fastest in billions of multiply-adds per second, and the fastest as a share of the peak of separate multiplies and adds, which is
+measured again before every shape. The rounds go through enough copies of the weights that they do not stay in the caches next to the
+cores. Weights are random bytes: the figures are about speed, not results. It does not know what else the machine is doing: run it on
+an idle one, and compare figures of one run only.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 
@@ -63,12 +65,12 @@ long long multiply_adds(long long rounds) {
 """
 
 
-def measure_peak(threads: Sequence[int]) -> dict[int, float]:
-    """Billions of separate multiplies and adds per second on so many threads; empty, and said so, without a C compiler."""
+def build_peak() -> Callable[[int], int] | None:
+    """The loop of PEAK_SOURCE; None, and said so, without a C compiler."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         print("peak: skipped, no C compiler found")
-        return {}
+        return None
     with tempfile.TemporaryDirectory() as folder:
         source, library = Path(folder, "peak.c"), Path(folder, "peak.so")
         source.write_text(PEAK_SOURCE)
@@ -76,7 +78,14 @@ def measure_peak(threads: Sequence[int]) -> dict[int, float]:
         subprocess.run([compiler, *flags, str(source), "-o", str(library)], check=True)
         function = ctypes.CDLL(str(library)).multiply_adds
     function.argtypes, function.restype = [ctypes.c_longlong], ctypes.c_longlong
-    return {count: max(peak_round(function, count) for _ in range(5)) for count in threads}
+    return function
+
+
+def measure_peak(function: Callable[[int], int] | None, threads: Sequence[int]) -> dict[int, float]:
+    """Billions of separate multiplies and adds per second on so many threads, the most of five rounds; printed."""
+    peak = {count: max(peak_round(function, count) for _ in range(5)) for count in threads} if function else {}
+    print("".join(f"peak on {count} threads: {value:.1f} GMAC/s\n" for count, value in peak.items()), end="", flush=True)
+    return peak
 
 
 def peak_round(function: Callable[[int], int], threads: int) -> float:
@@ -107,20 +116,21 @@ def random_scale(kind: Kind, rows: int, cols: int, rng: np.random.Generator) -> 
     return None
 
 
-def fastest_seconds(call: Callable[[], object], seconds: float) -> float:
-    """The shortest of the rounds that fit, at least three."""
-    best, rounds, end = float("inf"), 0, time.perf_counter() + seconds
-    while rounds < 3 or time.perf_counter() < end:
+def timed(call: Callable[[], object], seconds: float) -> list[float]:
+    """Seconds of each of the rounds that fit, at least three."""
+    rounds, end = [], time.perf_counter() + seconds
+    while len(rounds) < 3 or time.perf_counter() < end:
         start = time.perf_counter()
         call()
-        best, rounds = min(best, time.perf_counter() - start), rounds + 1
-    return best
+        rounds.append(time.perf_counter() - start)
+    return rounds
 
 
-def report(what: str, kind: str, shape: str, rows: int, threads: int, macs: int, seconds: float, peak: dict[int, float]) -> None:
-    speed = macs / seconds / 1e9
+def report(what: str, kind: str, shape: str, rows: int, threads: int, macs: int, rounds: list[float], peak: dict[int, float]) -> None:
+    middle, speed = median(rounds), macs / min(rounds) / 1e9
     share = f"{speed / peak[threads]:7.0%}" if threads in peak else "      -"
-    print(f"{what:<18} {kind:<11} {shape:>10} {rows:5d} {threads:7d} {seconds * 1e3:9.3f} {speed:8.1f} {share}", flush=True)
+    figures = f"{middle * 1e3:9.3f} {macs / middle / 1e9:8.1f} {speed:8.1f} {share}"
+    print(f"{what:<19} {kind:<11} {shape:>10} {rows:5d} {threads:7d} {figures}", flush=True)
 
 
 def bench_shape(shape: tuple[str, Kind, int, int], options: argparse.Namespace, peak: dict[int, float]) -> None:
@@ -131,8 +141,8 @@ def bench_shape(shape: tuple[str, Kind, int, int], options: argparse.Namespace, 
         x = np.random.default_rng(1).standard_normal((rows, inputs), np.float32)
         for threads in options.threads:
             turn = cycle(weights)
-            seconds = fastest_seconds(lambda x=x, turn=turn, n=threads: ops.linear(next(turn), x, threads=n), options.seconds)
-            report(what, kind.name.lower(), f"{outputs}x{inputs}", rows, threads, rows * outputs * inputs, seconds, peak)
+            rounds = timed(lambda x=x, turn=turn, n=threads: ops.linear(next(turn), x, threads=n), options.seconds)
+            report(what, kind.name.lower(), f"{outputs}x{inputs}", rows, threads, rows * outputs * inputs, rounds, peak)
             bench_torch(what, kind, weights[0], x, threads, options, peak)
 
 
@@ -144,12 +154,12 @@ def bench_torch(what: str, kind: Kind, w: Weight, x: F32, threads: int, options:
     activations = torch.from_numpy(x).bfloat16()
     if kind is Kind.BF16:
         dense, name = torch.from_numpy(w.data.view(np.int16)).view(torch.bfloat16).reshape(w.rows, w.cols), "torch bf16"
-        seconds = fastest_seconds(lambda: torch.nn.functional.linear(activations, dense), options.seconds)
+        rounds = timed(lambda: torch.nn.functional.linear(activations, dense), options.seconds)
     else:
         packed, name = torch.from_numpy(w.data.view(np.int32)).reshape(w.rows, w.cols // 8), "torch int4"
         scale = torch.from_numpy(w.scale.view(np.int16)).view(torch.bfloat16).reshape(w.rows, w.cols // 32, 1)
-        seconds = fastest_seconds(lambda: torch.nn.functional.linear(activations, torch_unpack(packed, scale)), options.seconds)
-    report(what, name, f"{w.rows}x{w.cols}", len(x), threads, len(x) * w.rows * w.cols, seconds, peak)
+        rounds = timed(lambda: torch.nn.functional.linear(activations, torch_unpack(packed, scale)), options.seconds)
+    report(what, name, f"{w.rows}x{w.cols}", len(x), threads, len(x) * w.rows * w.cols, rounds, peak)
 
 
 def torch_unpack(packed: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -159,13 +169,14 @@ def torch_unpack(packed: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
 
 
 def bench_expert(options: argparse.Namespace, peak: dict[int, float]) -> None:
-    """One row through a whole int4 expert: gate, up, silu and product, down."""
+    """One row through a whole int4 expert: gate, up, silu and product, down; of several experts in turn, and of one again and again."""
     sets = [[random_weight(Kind.INT4, *shape, seed) for shape in ((EXPERT, HIDDEN), (EXPERT, HIDDEN), (HIDDEN, EXPERT))] for seed in range(6)]
     x = np.random.default_rng(1).standard_normal((1, HIDDEN), np.float32)
     for threads in options.threads:
-        turn = cycle(sets)
-        seconds = fastest_seconds(lambda turn=turn, n=threads: expert(next(turn), x, n), options.seconds)
-        report("whole expert", "int4", "", 1, threads, 3 * HIDDEN * EXPERT, seconds, peak)
+        for what, experts in (("expert after expert", sets), ("the same expert", sets[:1])):
+            turn = cycle(experts)
+            rounds = timed(lambda turn=turn, n=threads: expert(next(turn), x, n), options.seconds)
+            report(what, "int4", "", 1, threads, 3 * HIDDEN * EXPERT, rounds, peak)
 
 
 def expert(weights: Sequence[Weight], x: F32, threads: int) -> F32:
@@ -181,12 +192,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.3, help="time for each line (default 0.3)")
     options = parser.parse_args()
     print(f"instruction set: {ops.isa()}; torch: {torch.__version__ if torch else 'not installed, its lines are skipped'}")
-    peak = measure_peak(options.threads)
-    print("".join(f"peak on {count} threads: {value:.1f} GMAC/s\n" for count, value in peak.items()), end="")
-    print(f"{'what':<18} {'kind':<11} {'shape':>10} {'rows':>5} {'threads':>7} {'ms':>9} {'GMAC/s':>8} {'of peak':>7}")
-    bench_expert(options, peak)
+    peak = build_peak()
+    print(f"{'what':<19} {'kind':<11} {'shape':>10} {'rows':>5} {'threads':>7} {'ms':>9} {'GMAC/s':>8} {'fastest':>8} {'of peak':>7}")
+    bench_expert(options, measure_peak(peak, options.threads))
     for shape in SHAPES:
-        bench_shape(shape, options, peak)
+        bench_shape(shape, options, measure_peak(peak, options.threads))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Prints levels and checks of `formation verify` into docs/spec/bundle.md, between its markers: `python tools/check_list.py`. A test refuses drift."""
+"""Prints the checks of `formation verify` into docs/spec/bundle.md, between its markers: `python tools/check_list.py`. A test refuses drift."""
 
 from __future__ import annotations
 

@@ -20,23 +20,27 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from formation.audit import parity
 from formation.errors import EnvironmentFault, RuleBroken, UsageError
 from formation.kernels.tensor import F32
 from formation.ledger import accounts, canonical, files, progress, reader, rules, start, store
 from formation.ledger.anchor import Anchor
-from formation.ledger.appender import Appender
+from formation.ledger.appender import Appender, positions
 from formation.ledger.gaps import RuleResult
 from formation.ledger.progress import Watch
+from formation.probe.aside import Job
+from formation.probe.cost import capture_bytes
 from formation.probe.encode import Observation
 from formation.probe.head import ModelHead
 from formation.probe.pending import Token
-from formation.probe.recorder import Recorder
+from formation.probe.recorder import Recorder, Write
 from formation.probe.run_line import run_values
 from formation.probe.sidecars import Sidecars
 from formation.run.executor import Progress
@@ -93,8 +97,8 @@ def record(
     """Record the formation of `tokens` tokens after a prompt into the folder `out`, which must not hold a ledger.
 
     Give one of `prompt` (text to continue), `chat` (a user's message, in the checkpoint's template) and `ids`. Levels are minimal, standard
-    and full; `rows` is none, boundaries or all; `key` is a file, or the user's own key, made on first use. Raises UsageError, what `Engine` raises, EnvironmentFault when `out` is in use or the disk
-    is full, RuleBroken and ParityBroken; what was recorded until then stays readable.
+    and full; `rows` is none, boundaries or all; `key` is a file, or the user's own key, made on first use. Raises UsageError, what `Engine`
+    raises, EnvironmentFault when `out` is in use or the disk is full, RuleBroken and ParityBroken; what was recorded until then stays readable.
     """
     from formation.evidence import keys
     from formation.evidence.bundle import Bundle
@@ -169,28 +173,41 @@ class _Run:
         return self.before + len(ids) if ids else 0
 
     def _form(self, ids: list[int], sidecars: Sidecars) -> None:
-        """The tokens that are missing, added to `ids`. After each its rows are on disk, then its lines, then the note of both."""
+        """The tokens that are missing, added to `ids`. What is derived of one is computed and written while the next is formed."""
         biases = self.engine.router_biases()
         ledger = Appender(self.writer, self.run_id, run_values(self.engine.model, self.watch.capture_prompt, self.watch.capture, biases))
         recorder = self._recorder(biases, sidecars, self._recorded(ids))
         spelling = load_tokenizer(self.engine.checkpoint.path, self.engine.checkpoint.config).token_bytes
-        with closing(recorder), closing(accounts.Accounts(self.out, len(ids))) as reads:
+        with closing(accounts.Accounts(self.out, len(ids))) as reads, closing(recorder), _Unfinished(self.engine) as unfinished:
             for step in self._steps(ids):
-                sidecars.commit(step.position)
-                ledger.append(recorder.prompt_observations())
-                ledger.append(self._observed(recorder, step, spelling(step.id)))
-                commit = self.writer.commit()
-                reads.append(_account(step))
-                progress.write(self.out, self.watch, commit)
+                unfinished.wait()
+                write = partial(self._write, step, recorder.prompt_observations(), sidecars, ledger, reads)
+                unfinished.begin(recorder, step.position - 1, self._token(step, spelling(step.id)), step.logits, write)
                 ids.append(step.id)
                 if self.means.on_step:
                     self.means.on_step(step)
 
+    def _write(
+        self, step: Step, prompt: Iterator[Observation], sidecars: Sidecars, ledger: Appender, reads: accounts.Accounts, lines: list[Observation]
+    ) -> Iterator[None]:  # fmt: skip
+        """First the rows are on disk, then the lines, then the note of both."""
+        sidecars.commit(step.position)
+        for observations in positions(chain(prompt, lines)):
+            ledger.append(observations)
+            yield
+        commit = self.writer.commit()
+        reads.append(_account(step))
+        progress.write(self.out, self.watch, commit)
+
     def _recorder(self, biases: Mapping[int, F32], sidecars: Sidecars, first: int) -> Recorder:
-        model, steps = self.engine.model, range(self.before, self.before + self.order.tokens)
-        levels = {"level": self.watch.capture, "prompt_level": self.watch.capture_prompt}
-        recorder = Recorder(model.shape, model.router, biases, steps, sidecars=sidecars, first=first, **levels)
-        self.engine.probe = recorder
+        engine, steps = self.engine, range(self.before, self.before + self.order.tokens)
+        level, prompt_level = self.watch.capture, self.watch.capture_prompt
+        engine.probe_bytes = partial(capture_bytes, engine.model, level=level, prompt_level=prompt_level, workers=engine.threads)
+        recorder = Recorder(
+            engine.model.shape, engine.model.router, biases, steps, level=level, prompt_level=prompt_level, sidecars=sidecars, first=first,
+            workers=engine.threads,
+        )  # fmt: skip
+        engine.probe = recorder
         return recorder
 
     def _steps(self, ids: Sequence[int]) -> Iterator[Step]:
@@ -198,12 +215,9 @@ class _Run:
         left = self.order.tokens - len(ids)
         return self.engine.generate([*self.order.prompt_ids, *ids], left, self.order.sampler, stop=self.order.stop)
 
-    def _observed(self, recorder: Recorder, step: Step, spelling: bytes) -> list[Observation]:
+    def _token(self, step: Step, spelling: bytes) -> Token:
         method = "greedy" if isinstance(self.order.sampler, Greedy) else "sample"
-        token = Token(step.id, spelling, "generated", method, step.choice.draw)
-        with self.engine.head() as tensors:
-            head = ModelHead(self.engine.model, tensors, threads=self.engine.threads)
-            return recorder.finish_step(step.position - 1, token, step.logits, head)
+        return Token(step.id, spelling, "generated", method, step.choice.draw)
 
     def _prove_parity(self, ids: Sequence[int]) -> dict[str, Any]:
         self.engine.close()  # its memory is the repetition's now
@@ -212,6 +226,35 @@ class _Run:
             with _place_beside(self.out) as folder:
                 return parity.in_full(self.out, self.order, place, lambda: _record_again(self.out, folder, place))
         return parity.by_replay(self.out, self.order, ids, place) if self.means.parity == "replay" else {"parity": "not claimed"}
+
+
+class _Unfinished:
+    """The step whose lines are not written yet. What was formed is written even if the next step fails: leaving waits for it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._job: Job | None = None
+        self._in_use = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.wait()
+
+    def begin(self, recorder: Recorder, position: int, token: Token, logits: F32, write: Write) -> None:
+        """Waits at once where the head would take room from the next step: it is in memory now, and is not read again."""
+        head = ModelHead(self._engine.model, self._in_use.enter_context(self._engine.head()), threads=self._engine.threads)
+        self._job = recorder.begin_step(position, token, logits, head, write)
+        if not self._engine.head_stays:
+            self.wait()
+
+    def wait(self) -> None:
+        """Raises what writing, or deriving, has raised."""
+        job, self._job = self._job, None
+        with self._in_use:
+            if job is not None:
+                job.wait(self._engine.threads)
 
 
 def _checked(out: Path, prompt: int, steps: int) -> tuple[RuleResult, ...]:

@@ -30,8 +30,8 @@ def test_every_value_that_weights_can_give_is_compared(full: Path, k25_folder: P
     joined = {"dla_logit", "lm_head_rounding", "arrival_layer"}
     expected = sum(len((line["measured"] | line["derived"]).keys() - joined) for line in lines)
     report = check(full, k25_folder, full=True)
-    run_line, biases, seal_head = 5, 3, 1
-    assert expected + run_line + biases + seal_head == report.values_compared
+    run_line, biases, seal_head, checkpoint = 5, 3, 1, 1
+    assert expected + run_line + biases + seal_head + checkpoint == report.values_compared
 
 
 def test_without_rows_only_a_full_audit_is_possible(k25_folder: Path, tmp_path: Path, key: PrivateKey) -> None:

@@ -175,3 +175,20 @@ def test_a_file_is_no_bundle(k25_folder: Path, tmp_path: Path) -> None:
     for path, got in ((tmp_path / "run.zip", "a file"), (tmp_path / "none", "nothing")):
         with pytest.raises(EnvironmentFault, match=f"expected the folder of a bundle, got {got}"):
             check(path, k25_folder)
+
+
+@pytest.mark.parametrize("more", [["--cells", "1", "--full"], ["--cells", "x"], []], ids=["two at once", "no number", "no checkpoint"])
+def test_a_wrong_call_exits_2(standard: Path, k25_folder: Path, more: list[str]) -> None:
+    checkpoint = ["--checkpoint", str(k25_folder)] if more else []
+    with pytest.raises(SystemExit) as left:
+        main(["audit", str(standard), *checkpoint, *more])
+    assert 2 == left.value.code
+
+
+def test_what_cannot_be_drawn_exits_2_and_says_how_many_there_are(
+    capsys: pytest.CaptureFixture[str], standard: Path, k25_folder: Path
+) -> None:
+    assert 2 == main(["audit", str(standard), "--checkpoint", str(k25_folder), "--cells", "33"])
+    captured = capsys.readouterr()
+    assert "cells: expected 1 to 32 to draw, got 33" in captured.err
+    assert "" == captured.out

@@ -11,10 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audit.forger import Forger, one_ulp
-from audit.sealed_runs import check, places
+from audit.sealed_runs import check, places, sealed
 from formation.audit.recorded import open_ledger
 from formation.errors import EvidenceError
 from formation.evidence.keys import PrivateKey
+from formation.run.order import Order
+from recorded_runs import IDS
+from small_models import small_checkpoint, small_config
 
 POSITIONS, LAYERS, HIDDEN = 8, 4, 96
 
@@ -118,14 +121,14 @@ def test_a_missing_file_of_rows_fails_the_audit(k25_folder: Path, standard: Path
 def test_a_committed_row_that_is_not_its_digests_is_found_by_the_column_that_made_it(
     k25_folder: Path, full: Path, key: PrivateKey, tmp_path: Path, folder: str, name: str
 ) -> None:
-    """With all rows kept; the digest in the ledger is the true one"""
+    """Of a prompt position, with all rows kept; the digest in the ledger is the true one"""
     forger = Forger(full, tmp_path / "run.ofb", key)
-    true = dict(forger.line(6, "layer 2")["measured"])
+    true = dict(forger.line(2, "layer 2")["measured"])
     tensor = name.removeprefix("router_")
-    forger.patch(folder, 6, tensor, {"residual": 3, "attention_write": 2, "mlp_write": 2}.get(tensor, 1), one_ulp(4))
-    assert true == forger.line(6, "layer 2")["measured"]
+    forger.patch(folder, 2, tensor, {"residual": 3, "attention_write": 2, "mlp_write": 2}.get(tensor, 1), one_ulp(4))
+    assert true == forger.line(2, "layer 2")["measured"]
     report = check(forger.finish(), k25_folder, column=2)
-    assert (6, "layer 2") in {(d.position, d.slot) for d in report.differences}
+    assert (2, "layer 2") in {(d.position, d.slot) for d in report.differences}
     assert all(d.field.startswith("row of") for d in report.differences)
 
 
@@ -137,3 +140,17 @@ def test_a_line_that_changes_while_it_is_audited_is_not_read(standard: Path, tmp
     (tmp_path / "run.ofb/ledger.jsonl").write_bytes(data.replace(b'"gate_sum":', b'"gate_sun":'))
     with pytest.raises(EvidenceError, match="as it was hashed"):
         ledger.line(5, "layer 1")
+
+
+def test_rows_of_another_run_are_no_rows_of_this_one(k25_folder: Path, standard: Path, tmp_path: Path, key: PrivateKey) -> None:
+    other = sealed(k25_folder, tmp_path / "other.ofb", key, order=Order(IDS, 2))
+    wider = sealed(small_checkpoint(tmp_path / "wide", small_config(num_hidden_layers=5)), tmp_path / "wider.ofb", key)
+    for source in (other, wider):
+        shutil.copytree(standard, tmp_path / "run.ofb")
+        shutil.rmtree(tmp_path / "run.ofb/rows")
+        shutil.copytree(source / "rows", tmp_path / "run.ofb/rows")
+        for what in ({"cells": 2}, {"column": 1}, {"full": True}):
+            report = check(tmp_path / "run.ofb", k25_folder, **what)
+            assert {(-1, "run", "rows")} == places(report)
+            assert (0, 0) == (report.executed_cells, report.executed_steps)
+        shutil.rmtree(tmp_path / "run.ofb")

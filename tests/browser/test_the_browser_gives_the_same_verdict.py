@@ -88,13 +88,13 @@ def test_zips_that_two_readers_could_read_differently_are_refused_alike(run, bun
     start = data.rindex(b"PK\x05\x06")
     (directory,) = struct.unpack_from("<I", data, start + 16)
     refused_some = 0
-    for n in range(60):
+    for n in range(36):
         at = source.randrange(directory, len(data)) if n % 3 else source.randrange(0, 60)
         mutant = bytearray(data)
         mutant[at] ^= 1 << source.randrange(8)
         (tmp_path / "mutant.zip").write_bytes(mutant)
         refused_some += "container" in expect_same(run, tmp_path / "mutant.zip")
-    assert refused_some > 30
+    assert refused_some > 18
     for broken in (b"", data[:-1], data + b"x", b"x" + data, data[: start + 20] + b"\x01\x00!"):
         (tmp_path / "mutant.zip").write_bytes(broken)
         assert {"container"} == expect_same(run, tmp_path / "mutant.zip")
@@ -146,12 +146,20 @@ def test_later_verdicts_are_read_alike(run, bundle):
     head = canonical.decode((bundle / "attestation.json").read_bytes(), limits=canonical.DOCUMENT)
     payload = canonical.decode(base64.b64decode(head["dsseEnvelope"]["payload"]), limits=canonical.DOCUMENT)
     good = {"formation": "0.1.0", "outcome": "passed", "result": {}, "tree_head": payload["predicate"]["tree_head"]}
+    right, wrong = {"attestation.json": attestation}, {"attestation.json": "ab" * 32}
+    cases = [
+        (good, right),
+        (good, wrong),
+        (good, {"anchor.json": attestation}),
+        ({**good, "outcome": "failed"}, right),
+        ({**good, "result": []}, right),
+    ]
+    cases += [({**good, "tree_head": {}}, right), ({**good, "more": 1}, right)]
     for name, kind in (("audit", envelope.AUDIT), ("certification", envelope.CERTIFICATION)):
-        for predicate in (good, {**good, "outcome": "failed"}, {**good, "result": []}, {**good, "tree_head": {}}, {**good, "more": 1}):
-            for subjects in ({"attestation.json": attestation}, {"attestation.json": "ab" * 32}, {"anchor.json": attestation}):
-                for key in (vectors.key(), vectors.key(vectors.OTHER_SECRET)):
-                    (bundle / f"{name}.json").write_bytes(envelope.make(envelope.Statement(kind, subjects, predicate), key))
-                    expect_same(run, bundle)
+        for predicate, subjects in cases:
+            for key in (vectors.key(), vectors.key(vectors.OTHER_SECRET)):
+                (bundle / f"{name}.json").write_bytes(envelope.make(envelope.Statement(kind, subjects, predicate), key))
+                expect_same(run, bundle)
         (bundle / f"{name}.json").unlink()
     assert set() == expect_same(run, bundle)
 

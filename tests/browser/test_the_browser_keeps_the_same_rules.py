@@ -110,7 +110,7 @@ def test_mutants_break_the_same_rules(run, name):
     broken: set[str] = set()
     for _ in range(50):
         broken |= expect_same(run, mutant(source, ledger))
-    assert "census" in broken and len(broken) > 3
+    assert {"census"} < broken
 
 
 def test_extreme_numbers_break_the_same_rules(run):

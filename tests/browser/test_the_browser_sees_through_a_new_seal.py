@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.evidence.whole_bundles import Kind, make
 from verdicts import FULL, GREEDY, LONG, SAMPLED, copy_of, expect_same, sealed_again
 
 from formation.ledger import canonical
@@ -87,21 +88,50 @@ def test_a_line_changed_and_signed_again_fails_the_same_check(run, bundles, tmp_
     assert {"census", "formulas"} & broken
 
 
-def test_rows_changed_and_signed_again_fail_the_same_check(run, bundles, tmp_path):
+def test_rows_changed_and_signed_again_fail_the_same_check(run, bundle):
     source = random.Random(5)
-    for name in (GREEDY, LONG):
-        bundle = copy_of(bundles[name], tmp_path / str(len(name)))
-        for file in [*(bundle / "rows").iterdir(), *(bundle / "router").iterdir()]:
-            data = file.read_bytes()
-            flipped = bytearray(data)
-            flipped[source.randrange(len(data) - 200, len(data))] ^= 1
-            for changed in (bytes(flipped), data[:-4], data + bytes(4), data[:100], data[:8] + b" " + data[9:]):
-                file.write_bytes(changed)
-                assert sealed_again(bundle) and "rows" in expect_same(run, bundle)
-            file.write_bytes(data)
-        late = bundle / "rows" / "00000128.safetensors"
-        late.write_bytes(b"x" * 5000)
-        assert sealed_again(bundle) and expect_same(run, bundle)
-        late.unlink()
-        shutil.rmtree(bundle / "router")
+    for file in [*(bundle / "rows").iterdir(), *(bundle / "router").iterdir()]:
+        data = file.read_bytes()
+        flipped = bytearray(data)
+        flipped[source.randrange(len(data) - 200, len(data))] ^= 1
+        for changed in (bytes(flipped), data[:-4], data + bytes(4), data[:100], data[:8] + b" " + data[9:]):
+            file.write_bytes(changed)
+            assert sealed_again(bundle) and "rows" in expect_same(run, bundle)
+        file.write_bytes(data)
+    shutil.rmtree(bundle / "router")
+    assert sealed_again(bundle) and "rows" in expect_same(run, bundle)
+
+
+def test_rows_of_more_than_one_file_changed_and_signed_again_fail_the_same_check(run, bundles, tmp_path):
+    bundle = copy_of(bundles[LONG], tmp_path)
+    first, second, late = (bundle / "rows" / f"{n:08}.safetensors" for n in (0, 64, 128))
+    honest = second.read_bytes()
+    late.write_bytes(b"x" * 5000)
+    assert sealed_again(bundle) and expect_same(run, bundle)
+    late.unlink()
+    for changed in (first.read_bytes(), honest[:-4], honest[:-1] + bytes([honest[-1] ^ 1])):
+        second.write_bytes(changed)
         assert sealed_again(bundle) and "rows" in expect_same(run, bundle)
+    second.unlink()
+    assert sealed_again(bundle) and "rows" in expect_same(run, bundle)
+
+
+def test_files_behind_the_last_of_sixty_four_positions_are_noticed_alike(run, tmp_path):
+    bundle = make(tmp_path / "run.ofb", Kind(prompt=(3,), tokens=64, rows="boundaries", steps="minimal", repeat=True))
+    first, late = (bundle / "rows" / f"{n:08}.safetensors" for n in (0, 64))
+    for data in (b"x" * 5000, first.read_bytes(), b""):
+        late.write_bytes(data)
+        assert sealed_again(bundle) and {"rows"} == expect_same(run, bundle)
+
+
+SIZES = [("hidden", 2**53 - 1), ("hidden", 17), ("heads", 2**53 - 1), ("vocabulary", 2**53 - 1), ("vocabulary", 39), ("layers", 4)]
+
+
+@pytest.mark.parametrize(("name", "size"), SIZES)
+def test_a_lie_about_a_size_of_the_model_fails_the_same_check(run, bundle, name, size):
+    first, *rest = (bundle / "ledger.jsonl").read_bytes().split(b"\n")
+    value = canonical.decode(first, limits=canonical.LINE)
+    value["measured"]["shape"][name] = size
+    (bundle / "ledger.jsonl").write_bytes(b"\n".join([canonical.encode(value), *rest]))
+    assert sealed_again(bundle)
+    expect_same(run, bundle)

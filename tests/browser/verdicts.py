@@ -26,7 +26,7 @@ KINDS = {
     "a nonce, 65 positions": Kind(prompt=(3,), tokens=65, rows="boundaries", nonce="chosen", steps="minimal", repeat=True),
 }
 GREEDY, SAMPLED, FULL, LONG = (list(KINDS)[n] for n in (0, 1, 3, 4))
-OWN_WORDS = ("JSON", "UTF-8")  # what was found instead of these, each language's reader says in its own words
+OWN_WORDS = ("JSON", "UTF-8")  # what was found instead of these, and of base64, each language's reader says in its own words
 
 
 def python_verdict(path: Path, *, known: bool = True, **options: Any) -> dict[str, Any]:
@@ -49,9 +49,14 @@ def files_of(folder: Path) -> list[Path]:
 
 
 def words(document: dict[str, Any]) -> list[Any]:
-    own = (check.get("expected") in OWN_WORDS or check["name"] == "anchor" for check in document["checks"])
-    checks = [{**check, "found": ""} if in_own_words else check for check, in_own_words in zip(document["checks"], own, strict=True)]
-    return [*checks, *([name, value] for name, value in document.items() if name != "checks")]
+    return [*map(comparable, document["checks"]), *([name, value] for name, value in document.items() if name != "checks")]
+
+
+def comparable(check: dict[str, str]) -> dict[str, str]:
+    expected = check.get("expected", "")
+    if expected in OWN_WORDS or check["name"] == "anchor":
+        return {**check, "found": ""}
+    return {**check, "expected": "base64", "found": ""} if expected.startswith("base64") else check
 
 
 def expect_same(run: Any, path: Path, **options: Any) -> set[str]:

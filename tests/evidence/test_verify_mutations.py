@@ -26,8 +26,8 @@ from formation.philox import uniform
 
 KNOWN = {vectors.key().public.fingerprint: "the test's own"}
 HOSTILE: list[Any] = [
-    None, True, False, 0, -1, 0.5, 1 << 40, canonical.LARGEST, -canonical.LARGEST, 5e-324, "", "x", "AAAA", "AACAfw==", "é\u202e\x1b[2J", [], {}, [[]],
-    {"absent": "dense layer"}, {"absent": "runner-up not known"}, {"absent": 1}, "ab" * 32,
+    None, True, False, 0, -1, 0.5, 1 << 40, canonical.LARGEST, -canonical.LARGEST, 5e-324, "", "x", "AAAA", "AACAfw==", "é\u202e\x1b[2J",
+    [], {}, [[]], {"absent": "dense layer"}, {"absent": "runner-up not known"}, {"absent": 1}, "ab" * 32,
 ]  # fmt: skip
 
 

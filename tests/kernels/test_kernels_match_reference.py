@@ -23,6 +23,15 @@ def test_linear(kind, seed, rows, cols, m, scale, mode, offset, threads):
 
 
 @few
+@given(kinds, seeds, st.integers(1, 10), st.sampled_from([992, 1024, 1056, 2080, 3104, 4128]), st.integers(1, 34), scale_modes, st.integers(1, 3))
+def test_linear_across_blocks_of_inputs(kind, seed, rows, cols, m, mode, threads):
+    """The kernels take 1,024 inputs at a time, 4,096 with few rows: whole blocks, a short last one, a short one before a whole one"""
+    w = matrix(kind, seed, rows, cols, mode)
+    x = numbers(seed + 2, m, cols)
+    assert same_bits(reference.linear(w, x), ops.linear(w, x, threads=threads))
+
+
+@few
 @given(kinds, seeds, st.integers(1, 4), st.integers(0, 9), st.integers(0, 9), st.integers(0, 40), widths, st.integers(1, 4), st.integers(1, 3))
 def test_linear_by_head_and_its_transpose(kind, seed, heads, gap, first, rows, cols, m, threads):
     stride = rows + gap

@@ -8,8 +8,11 @@
     receipt.py    one line of the ledger -> a file that proves it            (C2SP tlog-proof)
     strict.py     bytes -> values, or a refusal that says which check refused them
 
-    container.py  a folder or a ZIP -> streams, by allow-listed name
+    container.py  a folder or a ZIP (archive.py) -> streams, by allow-listed name
+    documents.py  what the small documents must say, to the last field
+    ledger_pass.py   the one pass over the ledger, with rows beside it (sidecar_pass.py) and the anchor at hand (run_facts.py)
     verify.py     a bundle, receipt or digest -> numbered checks (checks.py) -> a verdict in levels (report.py)
+    search.py     what under a path has a digest
 
 Nothing here imports numpy, the kernels, a model, weights or a network module. `cryptography` is loaded when a signature is made or checked.
 """

@@ -52,8 +52,14 @@ class Sidecars:
         """No file begins after the last position, and no row lies behind it"""
         for folder, files in self._files.items():
             if files and not self._refused:
-                left = next(self._streams[folder], None) if folder in self._streams else True
-                yield fact(ROWS, len(files) == -(-positions // POSITIONS) and left is None, f"{folder}/: expected rows of {positions} positions and no more")
+                whole = len(files) == -(-positions // POSITIONS) and self._ended(folder)
+                yield fact(ROWS, whole, f"{folder}/: expected rows of {positions} positions and no more")
+
+    def _ended(self, folder: str) -> bool:
+        try:
+            return folder in self._streams and next(self._streams[folder], None) is None
+        except ContainerRefusal:
+            return False
 
     def _next(self, folder: str, run: Run) -> Rows:
         if folder not in self._streams:

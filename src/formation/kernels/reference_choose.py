@@ -11,8 +11,9 @@ from formation.kernels import reference_math32 as math32
 from formation.kernels.choices import Draw, Router, Routing
 from formation.kernels.reference_lanes import lane_sum
 from formation.kernels.tensor import F32
+from formation.philox import uniform
 
-MASK = (1 << 32) - 1
+__all__ = ["argmax", "route", "sample", "uniform"]
 
 
 def best(values: F32, candidates: list[int], count: int) -> list[int]:
@@ -60,22 +61,6 @@ def route(router: Router, logits: F32, bias: F32 | None) -> Routing:
         ids = sorted(best(selection[m], open_experts(router, selection[m]), router.chosen))
         chosen[m], gates[m] = ids, gates_of(router, scores[m], ids)
     return Routing(scores, selection, chosen, gates)
-
-
-def philox(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Philox4x32-10 (Salmon, Moraes, Dror, Shaw, SC 2011)"""
-    c0, c1, c2, c3 = counter
-    k0, k1 = key
-    for _ in range(10):
-        a, b = 0xD2511F53 * c0, 0xCD9E8D57 * c2
-        c0, c1, c2, c3 = (b >> 32) ^ c1 ^ k0, b & MASK, (a >> 32) ^ c3 ^ k1, a & MASK
-        k0, k1 = (k0 + 0x9E3779B9) & MASK, (k1 + 0xBB67AE85) & MASK
-    return c0, c1, c2, c3
-
-
-def uniform(seed: int, branch: int, position: int) -> float:
-    words = philox((position & MASK, position >> 32, branch & MASK, branch >> 32), (seed & MASK, seed >> 32))
-    return ((words[0] << 32 | words[1]) >> 11) * 2.0**-53
 
 
 def argmax(logits: F32) -> int:

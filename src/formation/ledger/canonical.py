@@ -145,7 +145,7 @@ def decode(data: bytes, *, limits: Limits) -> Any:
     """The value whose canonical bytes are `data`. Raises CanonicalRefusal, and nothing else, on any bytes."""
     text = read_text(data, limits)
     if plain(text, limits.depth):
-        with suppress(Unsure, json.JSONDecodeError):
+        with suppress(Unsure, CanonicalRefusal, json.JSONDecodeError):
             return PLAIN_DECODER.decode(text)
     return decode_slowly(data, text, limits)
 

@@ -31,6 +31,9 @@ class Routed:
     chosen: I64
     gates: F32
 
+    def copied(self) -> Routed:
+        return Routed(self.logits.copy(), self.scores.copy(), self.selection.copy(), self.chosen.copy(), self.gates.copy())
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -49,6 +52,11 @@ class Cell:
     routed: Routed | None
     outputs: F32 | None
     shared: F32 | None
+
+    def copied(self) -> Cell:
+        """One that stays when the layer's rows are gone"""
+        rows = (self.a.copy(), self.u.copy(), self.m.copy(), self.after.copy(), self.cache_entry.copy())
+        return Cell(self.layer, self.position, *rows, self.routed and self.routed.copied(), self.outputs, self.shared)  # these are its own
 
 
 class LayerRows:

@@ -1,8 +1,11 @@
 """The probe that records: copies taps, and gives back the observations of each position in the order of the ledger.
 
-A run is one prompt and its steps. The positions in `steps` form a token each and can be finished only when it is known (`finish_step`);
+A run is one prompt and its steps. The positions in `steps` form a token each and can be finished only when it is known (`begin_step`);
 all others are complete when their pass ends (`prompt_observations`). A pass that computes positions again, as one without a KV cache does,
 is observed only where it is new.
+
+During a pass taps are copied, and held against the rules that they must obey; all else about a step is left to a job (aside.py), whose workers
+go on with it while the next pass waits for its weights.
 
 Memory: during a layer its taps for all new positions of the pass; from then on finished positions lie on disk, and a step keeps its rows,
 (4 + K + 1) D numbers a layer, until it is finished: cost.py says how much that is.
@@ -10,37 +13,40 @@ Memory: during a layer its taps for all new positions of the pass; from then on 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 
 from formation.errors import RuleBroken
 from formation.kernels import ops
-from formation.kernels.ops import F64
 from formation.kernels.tensor import F32, I64
 from formation.ledger.fields import DENSE, LEVELS, NO_BIAS, NO_SHARED, NOT_A_STEP
 from formation.model.architecture import Shape
 from formation.model.taps import Site, Tap
 from formation.probe import readout
+from formation.probe.aside import Aside, Job, Piece
 from formation.probe.encode import Observation, Values, complete
-from formation.probe.head import Head, mean_row
+from formation.probe.head import Head, MeanRow
 from formation.probe.layer import HINT
-from formation.probe.layer_probe import LayerProbe, Observed
+from formation.probe.layer_probe import LayerProbe, Shown
 from formation.probe.pending import PendingStep, Token
 from formation.probe.sidecars import Sidecars
 from formation.probe.spool import Spool
-from formation.probe.step import StepLayer
 
 UNUSED = {Tap.FINAL_NORM, Tap.LOGITS}  # the caller has the logits
+KEPT_BYTES = 64 << 20  # of attention weights that wait to be summarised
+
+Write = Callable[[list[Observation]], Iterable[None]]
 
 
 class Recorder:
     """`biases`: layer -> what its router adds to the scores [E]; empty for a router without. Levels: minimal, standard, full.
-    `sidecars` get each row as it is observed. Positions before `first` were recorded earlier: a resumed run computes them again, unobserved."""
+    `sidecars` get the rows. Positions before `first` were recorded earlier: a resumed run computes them again, unobserved. Without `workers`
+    nothing is left for later."""
 
     def __init__(
         self, shape: Shape, router: ops.Router, biases: Mapping[int, F32], steps: range, *,
-        level: str = "standard", prompt_level: str = "minimal", sidecars: Sidecars | None = None, first: int = 0,
+        level: str = "standard", prompt_level: str = "minimal", sidecars: Sidecars | None = None, first: int = 0, workers: int = 0,
     ) -> None:  # fmt: skip
         if level not in LEVELS or prompt_level not in LEVELS:
             raise ValueError(f"recorder: expected levels of {', '.join(LEVELS)}, got {level} and {prompt_level}")
@@ -52,7 +58,8 @@ class Recorder:
         self._spool = Spool()
         self._prompt: list[int] = []  # spooled positions
         self._pending: dict[int, PendingStep] = {}
-        self._mean_row: F64 | None = None
+        self._mean = MeanRow(shape.hidden)
+        self._aside = Aside(workers)
 
     # ---- the probe
 
@@ -80,16 +87,25 @@ class Recorder:
         self._prompt = [p for p in self._prompt if p < self._next] + [int(p) for p in positions if p not in self.steps]
         for position, row in zip(positions.tolist(), x, strict=True):
             measured = readout.embed_values(row)
-            if self.sidecars:
-                self.sidecars.embed(position, row)
             if position in self.steps:
-                self._pending[position] = PendingStep(position, row.copy(), measured)
+                self._expect(position, row.copy(), measured)
             else:
+                if self.sidecars:
+                    self.sidecars.embed(position, row)
                 self._store(position, "embed", measured, {}, {NOT_A_STEP})
         self._open = self._new_layer(0, positions.copy(), x)
 
+    def _expect(self, position: int, x: F32, measured: Values) -> None:
+        if position in self._pending:  # in a pass that failed
+            self._pending.pop(position).job.cancel()
+        self._pending[position] = PendingStep(position, x, measured, self.shape.layers, self._aside.job())
+
     def _new_layer(self, layer: int, positions: I64, x: F32) -> LayerProbe:
-        return LayerProbe(layer, positions, x, level=self._level, router=self.router, bias=self.biases.get(layer))
+        return LayerProbe(layer, positions, x, level=self._level, router=self.router, bias=self.biases.get(layer), keep=self._keeps)
+
+    def _keeps(self, position: int, nbytes: int) -> bool:
+        """Whether attention weights of a step, so many bytes a layer, may wait with what waits already"""
+        return position in self.steps and nbytes * (1 + sum(step.job.waiting for step in self._pending.values())) <= KEPT_BYTES
 
     def _layer(self, layer: int) -> LayerProbe:
         if self._open is None or self._open.rows.layer != layer:
@@ -102,10 +118,11 @@ class Recorder:
     # ---- the end of a layer
 
     def _close(self, layer: LayerProbe) -> None:
-        for observed in layer.observed():
-            self._record(observed)
-            if self.sidecars:
-                self.sidecars.cell(observed.cell)
+        for shown in layer.shown():
+            if shown.cell.position in self.steps:
+                self._pending[shown.cell.position].add(shown.copied())
+            else:
+                self._record(shown)
         rows = layer.rows
         if rows.layer + 1 < self.shape.layers:
             self._open = self._new_layer(rows.layer + 1, rows.positions, rows.floats(Tap.RESIDUAL))
@@ -113,13 +130,11 @@ class Recorder:
         self._open = None
         self._next = int(rows.positions[-1]) + 1
 
-    def _record(self, observed: Observed) -> None:
-        cell, measured, derived = observed.cell, observed.measured, observed.derived
-        if cell.position in self.steps:
-            kept = StepLayer(cell.a.copy(), cell.u.copy(), cell.m.copy(), cell.after.copy(), observed.writes, cell.shared)
-            self._pending[cell.position].add(kept, measured, derived)
-        else:
-            self._store(cell.position, f"layer {cell.layer}", measured, derived, self._reasons(cell.layer) | {NOT_A_STEP})
+    def _record(self, shown: Shown) -> None:
+        cell, observed = shown.cell, shown.observe()
+        self._store(cell.position, f"layer {cell.layer}", observed.measured, observed.derived, self._reasons(cell.layer) | {NOT_A_STEP})
+        if self.sidecars:
+            self.sidecars.cell(cell)
 
     def _reasons(self, layer: int) -> set[str]:
         """Why values of this layer may be absent"""
@@ -134,31 +149,48 @@ class Recorder:
 
     def prompt_observations(self) -> Iterator[Observation]:
         """Of the positions that are no steps and whose passes have ended, once each, in order."""
-        while self._prompt and self._prompt[0] < self._next:
-            position = self._prompt.pop(0)
+        ended = [position for position in self._prompt if position < self._next]
+        self._prompt = self._prompt[len(ended) :]
+        return self._spooled(ended)
+
+    def _spooled(self, positions: list[int]) -> Iterator[Observation]:
+        for position in positions:
             for slot in ("embed", *(f"layer {layer}" for layer in range(self.shape.layers))):
                 measured, derived = self._spool.take(position, slot)
                 yield Observation(position=position, slot=slot, kind="prompt", measured=measured, derived=derived)
 
-    def finish_step(self, position: int, token: Token, logits: F32, head: Head) -> list[Observation]:
-        """Everything about the step at `position`, whose logits [V] gave `token`; its rows are forgotten.
+    def begin_step(self, position: int, token: Token, logits: F32, head: Head, write: Write) -> Job:
+        """Everything about the step at `position`, whose logits [V] gave `token`, for `write`, which says between two things it does that others
+        may go on; its rows are forgotten. `head` is in use until the job has been waited for, and so is `write`'s: one step at a time.
 
-        Raises RuleBroken if the lens of the last row is not the engine's logits, bit for bit, or if a layer is missing.
+        Raises RuleBroken if a layer is missing; the job if the lens of the last row is not the engine's logits, bit for bit.
         """
         pending = self._pending.pop(position, None)
-        if pending is None or len(pending.layers) != self.shape.layers:
+        if pending is None or pending.shown != self.shape.layers:
             raise RuleBroken(f"step at position {position}: expected {self.shape.layers} layers, got fewer", hint=HINT)
-        if self.level != "minimal" and self._mean_row is None:
-            self._mean_row = mean_row(head, self.shape.hidden)
-        pending.finish(token, logits, head, self.level, self._mean_row)
-        return [pending.observation(slot, token, self.level, self._reasons_of_slot(slot)) for slot in pending.values]
+        pending.job.go(self._phases(pending, token, np.array(logits, np.float32), head, write))
+        return pending.job
+
+    def _phases(self, pending: PendingStep, token: Token, logits: F32, head: Head, write: Write) -> Iterator[Iterable[Piece]]:
+        yield from pending.phases(token, logits, head, self.level, self._mean)
+        if self.sidecars:
+            pending.put_rows(self.sidecars)
+        for _ in write([pending.observation(slot, token, self.level, self._reasons_of_slot(slot)) for slot in pending.values]):
+            yield []
+
+    def finish_step(self, position: int, token: Token, logits: F32, head: Head) -> list[Observation]:
+        """The same, at once"""
+        found: list[Observation] = []
+        self.begin_step(position, token, logits, head, lambda observations: found.extend(observations) or ()).wait(head.threads)
+        return found
 
     def _reasons_of_slot(self, slot: str) -> set[str]:
         _, _, layer = slot.partition(" ")
         return self._reasons(int(layer)) if layer else set()
 
     def close(self) -> None:
-        """Lets go of files; sidecars that are not closed stay unfinished."""
+        """Lets go of workers and files; sidecars that are not closed stay unfinished."""
+        self._aside.close()
         self._spool.close()
         if self.sidecars:
             self.sidecars.release()

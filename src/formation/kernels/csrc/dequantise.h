@@ -119,21 +119,45 @@ FK_INLINE lanes16 choose_f8(const char *p, fv products) {
 
 enum { GROUPS_AT_ONCE = 128 };
 
-/* The scales of a run of groups, each as a row of the table of products and the power of two (with its sign) that completes it. */
-typedef struct { uint32_t row[GROUPS_AT_ONCE], power[GROUPS_AT_ONCE]; } group_scales;
+/* The scales of a run of groups, each as the place of its row in the table of products and the power of two (with its sign) that
+ * completes it. */
+typedef struct { uint32_t products[GROUPS_AT_ONCE] __attribute__((aligned(64))), power[GROUPS_AT_ONCE]; } group_scales;
 
+FK_INLINE void split_scale(uint32_t scale, int64_t g, group_scales *out) {
+  const uint32_t mantissa = scale & 0x7f, exponent = scale & 0x7f80;
+  const uint32_t row = exponent ? mantissa : mantissa + FK_DENORMAL_ROWS;
+  out->products[g] = (exponent == 0x7f80 && mantissa ? FK_NAN_ROW : row) * LANES;
+  out->power[g] = (exponent ? scale & 0xff80 : (scale & 0x8000) | 0x80) << 16;
+}
+
+#if VL == 16
+/* Thirty-two groups at a time; those where a scale is not normal again, one by one. */
 FK_INLINE void split_scales(const char *stored, int64_t groups, group_scales *out) {
-  for (int64_t g = 0; g < groups; g++) {
-    const uint32_t scale = read16(stored + 2 * g), mantissa = scale & 0x7f, exponent = scale & 0x7f80;
-    const uint32_t row = exponent ? mantissa : mantissa + FK_DENORMAL_ROWS;
-    out->row[g] = exponent == 0x7f80 && mantissa ? FK_NAN_ROW : row;
-    out->power[g] = (exponent ? scale & 0xff80 : (scale & 0x8000) | 0x80) << 16;
+  const __m512i rows = _mm512_set1_epi32(0x7f * LANES), powers = _mm512_set1_epi32((int)0xff800000u);
+  for (int64_t first = 0; first < groups; first += 32) {
+    const int64_t end = groups < first + 32 ? groups : first + 32;
+    const __mmask32 wanted = 0xffffffffu >> (first + 32 - end);
+    const __m512i scales = _mm512_maskz_loadu_epi16(wanted, stored + 2 * first);
+    const __m512i exponents = _mm512_sub_epi16(_mm512_and_si512(scales, _mm512_set1_epi16(0x7f80)), _mm512_set1_epi16(0x80));
+    const __m512i half[2] = {_mm512_cvtepu16_epi32(_mm512_castsi512_si256(scales)),
+                             _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(scales, 1))};
+    UNROLL for (int i = 0; i < 2; i++) {
+      _mm512_storeu_si512(out->products + first + 16 * i, _mm512_and_si512(_mm512_slli_epi32(half[i], 4), rows));
+      _mm512_storeu_si512(out->power + first + 16 * i, _mm512_and_si512(_mm512_slli_epi32(half[i], 16), powers));
+    }
+    if (__builtin_expect(_mm512_mask_cmpge_epu16_mask(wanted, exponents, _mm512_set1_epi16(0x7f00)) != 0, 0))
+      for (int64_t g = first; g < end; g++) split_scale(read16(stored + 2 * g), g, out);
   }
 }
+#else
+FK_INLINE void split_scales(const char *stored, int64_t groups, group_scales *out) {
+  for (int64_t g = 0; g < groups; g++) split_scale(read16(stored + 2 * g), g, out);
+}
+#endif
 
 /* Lane q + 8 is bf16(q * scale of group g). */
 FK_INLINE lanes16 group_products(const group_scales *scales, int64_t g) {
-  return lanes_mul(lanes_load(fk_int4_products[scales->row[g]]), lanes_set(bits_to_float(scales->power[g])));
+  return lanes_mul(lanes_load(&fk_int4_products[0][0] + scales->products[g]), lanes_set(bits_to_float(scales->power[g])));
 }
 
 #if VL == 16
@@ -144,6 +168,25 @@ FK_INLINE lanes16 choose16(lanes16 products, const char *nibbles) {
   memcpy(&stored, nibbles, sizeof stored);
   const __m512i index = _mm512_multishift_epi64_epi8(shifts, _mm512_set1_epi64(stored)); /* vpermps reads four bits of each */
   return (lanes16){{(fv)_mm512_permutexvar_ps(index, (__m512)products.part[0])}};
+}
+
+/* The same in the order 0, 8, 1, 9 ... 7, 15, which takes a plain shift: unlike the one above it leaves the processor's only unit for
+ * shuffles free, and with few rows that unit is the narrowest place. */
+FK_INLINE lanes16 choose16_in_pairs(lanes16 products, const char *nibbles) {
+  int64_t stored;
+  memcpy(&stored, nibbles, sizeof stored);
+  const __m512i index = _mm512_srlv_epi64(_mm512_set1_epi64(stored), _mm512_set_epi64(28, 24, 20, 16, 12, 8, 4, 0));
+  return (lanes16){{(fv)_mm512_permutexvar_ps(index, (__m512)products.part[0])}};
+}
+
+FK_INLINE lanes16 lanes_in_pairs(lanes16 a) {
+  const __m512i order = _mm512_set_epi32(15, 7, 14, 6, 13, 5, 12, 4, 11, 3, 10, 2, 9, 1, 8, 0);
+  return (lanes16){{(fv)_mm512_permutexvar_ps(order, (__m512)a.part[0])}};
+}
+
+FK_INLINE lanes16 lanes_from_pairs(lanes16 a) {
+  const __m512i order = _mm512_set_epi32(15, 13, 11, 9, 7, 5, 3, 1, 14, 12, 10, 8, 6, 4, 2, 0);
+  return (lanes16){{(fv)_mm512_permutexvar_ps(order, (__m512)a.part[0])}};
 }
 #elif VL == 8
 FK_INLINE fv choose8(lanes16 products, const char *nibbles) {
@@ -169,6 +212,19 @@ FK_INLINE lanes16 choose16(lanes16 products, const char *nibbles) {
   return lanes_load(chosen);
 }
 #endif
+
+#if VL != 16
+FK_INLINE lanes16 choose16_in_pairs(lanes16 products, const char *nibbles) { return choose16(products, nibbles); }
+FK_INLINE lanes16 lanes_in_pairs(lanes16 a) { return a; }
+FK_INLINE lanes16 lanes_from_pairs(lanes16 a) { return a; }
+#endif
+
+/* Group g, whose nibbles are given, as two chunks of sixteen floats `step` apart. */
+FK_INLINE void dequantise_group(const group_scales *scales, int64_t g, const char *nibbles, float *out, int64_t step) {
+  const lanes16 products = group_products(scales, g);
+  lanes_store(out, choose16(products, nibbles));
+  lanes_store(out + step, choose16(products, nibbles + GROUP / 4));
+}
 
 /* ---- a run of columns of one row ---- */
 
@@ -206,11 +262,7 @@ static inline void dequantise_int4(const column_run *run) {
   float *out = run->out;
   group_scales scales;
   split_scales(scales_at(run->w, run->row, run->k0), groups, &scales);
-  for (int64_t g = 0; g < groups; g++, p += GROUP / 2, out += 2 * run->step) {
-    const lanes16 products = group_products(&scales, g);
-    lanes_store(out, choose16(products, p));
-    lanes_store(out + run->step, choose16(products, p + GROUP / 4));
-  }
+  for (int64_t g = 0; g < groups; g++, p += GROUP / 2, out += 2 * run->step) dequantise_group(&scales, g, p, out, run->step);
 }
 
 static inline void dequantise_fp8_block(const column_run *run, float scale) {

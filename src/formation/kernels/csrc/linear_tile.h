@@ -7,82 +7,125 @@
 #include "dequantise.h"
 #include "lanes.h"
 
-/* OUTPUTS x TILE_ROWS sums, the weights, an activation and a product must fit the registers: 32 of sixteen floats, or 16 smaller ones. */
+/* OUTPUTS x TILE_ROWS sums, the weights, an activation and a product must fit the registers: 32 of sixteen floats, or 16 smaller ones.
+ * SIDE_ROWS: the most rows that a tile dequantises for the block that comes next, 0 where that does not pay. */
 #if VL == 16
-enum { OUTPUTS = 4, TILE_ROWS = 4, LANES_AT_ONCE = 4, TRANSPOSED_ROWS = 4 };
+enum { OUTPUTS = 4, TILE_ROWS = 4, SIDE_ROWS = 2, LANES_AT_ONCE = 4, TRANSPOSED_ROWS = 4 };
 #elif VL == 8
-enum { OUTPUTS = 4, TILE_ROWS = 1, LANES_AT_ONCE = 4, TRANSPOSED_ROWS = 2 };
+enum { OUTPUTS = 4, TILE_ROWS = 1, SIDE_ROWS = 0, LANES_AT_ONCE = 4, TRANSPOSED_ROWS = 2 };
 #else
-enum { OUTPUTS = 2, TILE_ROWS = 1, LANES_AT_ONCE = 4, TRANSPOSED_ROWS = 2 };
+enum { OUTPUTS = 2, TILE_ROWS = 1, SIDE_ROWS = 0, LANES_AT_ONCE = 4, TRANSPOSED_ROWS = 2 };
 #endif
 
 /* Stored bytes to fetch while computing: `stride` bytes further on each of OUTPUTS rows at every step. Fetching them all at once would
  * occupy every line-fill buffer and stop the activations. */
 typedef struct { const char *from; int64_t row_bytes, stride; } fetch_plan;
 
-/* sums [OUTPUTS, rows, 16] += w [steps, OUTPUTS, 16] * x [steps, rows, 16] */
-FK_INLINE void tile(const int rows, const float *restrict w, const float *restrict x, int64_t steps, float *restrict sums,
-                    fetch_plan fetch) {
+/* OUTPUTS rows of int4 weights, still as stored. */
+typedef struct {
+  const char *nibbles[OUTPUTS];
+  group_scales scales[OUTPUTS];
+  int64_t groups;
+} int4_block;
+
+/* Rows of the block that comes next, for a tile to dequantise into `out` [2 * groups, OUTPUTS, 16] while it multiplies: shuffles and
+ * table look-ups then fill the places that multiplications leave free. `ahead` bytes further lies what is to be fetched. */
+typedef struct {
+  const char *const *nibbles;
+  const group_scales *scales;
+  float *out;
+  int64_t groups, ahead;
+} side_work;
+
+FK_INLINE void tile_step(const int rows, const float *restrict w, const float *restrict x, lanes16 sum[OUTPUTS][TILE_ROWS]) {
+  lanes16 weight[OUTPUTS];
+  UNROLL for (int n = 0; n < OUTPUTS; n++) weight[n] = lanes_load(w + n * LANES);
+  UNROLL for (int m = 0; m < rows; m++) {
+    const lanes16 activation = lanes_load(x + m * LANES);
+    UNROLL for (int n = 0; n < OUTPUTS; n++) sum[n][m] = lanes_accumulate(sum[n][m], weight[n], activation);
+  }
+}
+
+/* sums [OUTPUTS, rows, 16] += w [steps, OUTPUTS, 16] * x [steps, rows, 16], and `side_rows` rows of side work: at most steps / 2 groups.
+ * Without side work the stored bytes of the plan are fetched. */
+FK_INLINE void tile(const int rows, const int side_rows, const float *restrict w, const float *restrict x, int64_t steps,
+                    float *restrict sums, const fetch_plan *fetch, const side_work *side) {
   lanes16 sum[OUTPUTS][TILE_ROWS];
   UNROLL for (int n = 0; n < OUTPUTS; n++)
     UNROLL for (int m = 0; m < rows; m++) sum[n][m] = lanes_load(sums + (n * rows + m) * LANES);
-  for (; steps; steps--, w += OUTPUTS * LANES, x += rows * LANES, fetch.from += fetch.stride) {
-    lanes16 weight[OUTPUTS];
-    UNROLL for (int n = 0; n < OUTPUTS; n++) weight[n] = lanes_load(w + n * LANES);
-    UNROLL for (int n = 0; n < OUTPUTS; n++) __builtin_prefetch(fetch.from + n * fetch.row_bytes);
-    UNROLL for (int m = 0; m < rows; m++) {
-      const lanes16 activation = lanes_load(x + m * LANES);
-      UNROLL for (int n = 0; n < OUTPUTS; n++) sum[n][m] = lanes_accumulate(sum[n][m], weight[n], activation);
+  if (side_rows) {
+    const char *nibbles[SIDE_ROWS + 1];
+    UNROLL for (int i = 0; i < side_rows; i++) nibbles[i] = side->nibbles[i];
+    const group_scales *scales = side->scales;
+    float *out = side->out;
+    const int64_t groups = side->groups, ahead = side->ahead;
+    steps -= 2 * groups;
+    for (int64_t g = 0; g < groups; g++, w += 2 * OUTPUTS * LANES, x += 2 * rows * LANES, out += 2 * OUTPUTS * LANES) {
+      UNROLL for (int i = 0; i < side_rows; i++) {
+        __builtin_prefetch(nibbles[i] + ahead);
+        dequantise_group(&scales[i], g, nibbles[i], out + i * LANES, OUTPUTS * LANES);
+        nibbles[i] += GROUP / 2;
+      }
+      tile_step(rows, w, x, sum);
+      tile_step(rows, w + OUTPUTS * LANES, x + rows * LANES, sum);
     }
+  }
+  const char *fetched = fetch->from;
+  const int64_t row_bytes = fetch->row_bytes, stride = fetch->stride;
+  for (; steps; steps--, w += OUTPUTS * LANES, x += rows * LANES, fetched += stride) {
+    UNROLL for (int n = 0; n < OUTPUTS; n++) __builtin_prefetch(fetched + n * row_bytes);
+    tile_step(rows, w, x, sum);
   }
   UNROLL for (int n = 0; n < OUTPUTS; n++)
     UNROLL for (int m = 0; m < rows; m++) lanes_store(sums + (n * rows + m) * LANES, sum[n][m]);
 }
 
-typedef void tile_function(const float *w, const float *x, int64_t steps, float *sums, fetch_plan fetch);
+typedef void tile_function(const float *w, const float *x, int64_t steps, float *sums, const fetch_plan *fetch, const side_work *side);
 
-#define TILE(rows) \
-  static void tile_##rows(const float *w, const float *x, int64_t steps, float *sums, fetch_plan fetch) { \
-    tile(rows, w, x, steps, sums, fetch);                                                                 \
+#define TILE(rows, side_rows)                                                                                                \
+  static void tile_##rows##_##side_rows(const float *w, const float *x, int64_t steps, float *sums, const fetch_plan *fetch, \
+                                        const side_work *side) {                                                             \
+    tile(rows, side_rows, w, x, steps, sums, fetch, side);                                                                   \
   }
-TILE(1)
+/* tiles[rows of side work][rows of the tile] */
+TILE(1, 0)
 #if VL == 16
-TILE(2) TILE(3) TILE(4)
-static tile_function *const tiles[TILE_ROWS + 1] = {NULL, tile_1, tile_2, tile_3, tile_4};
+TILE(2, 0) TILE(3, 0) TILE(4, 0) TILE(3, 1) TILE(4, 1) TILE(4, 2)
+static tile_function *const tiles[SIDE_ROWS + 1][TILE_ROWS + 1] = {
+    {NULL, tile_1_0, tile_2_0, tile_3_0, tile_4_0}, {NULL, NULL, NULL, tile_3_1, tile_4_1}, {NULL, NULL, NULL, NULL, tile_4_2}};
 #else
-static tile_function *const tiles[TILE_ROWS + 1] = {NULL, tile_1};
+static tile_function *const tiles[SIDE_ROWS + 1][TILE_ROWS + 1] = {{NULL, tile_1_0}};
 #endif
 
-/* OUTPUTS rows of int4 weights, still as stored. */
-typedef struct {
-  const char *nibbles[OUTPUTS];
-  group_scales scales[OUTPUTS];
-  int64_t groups, ahead;
-} int4_block;
-
-/* The same sums with weights dequantised on the way, for so few rows that a buffer would not pay. x [2 * groups, rows, 16] */
-FK_INLINE void int4_tile(const int rows, const int4_block *w, const float *restrict x, float *restrict sums) {
+/* The same sums with weights dequantised on the way, for so few rows that a buffer would not pay. x [2 * groups, rows, 16] and the sums
+ * have their lanes in pairs. As many bytes as are used are fetched from `fetched` on: one after the other, so that the processor sees
+ * where this leads and fetches further, and no nearer than the second cache, which has the longer queue. */
+FK_INLINE void int4_tile(const int rows, const int4_block *w, const float *restrict x, float *restrict sums, const char *fetched) {
   lanes16 sum[OUTPUTS][TILE_ROWS];
   UNROLL for (int n = 0; n < OUTPUTS; n++)
     UNROLL for (int m = 0; m < rows; m++) sum[n][m] = lanes_load(sums + (n * rows + m) * LANES);
-  for (int64_t g = 0; g < w->groups; g++, x += 2 * rows * LANES)
+  for (int64_t g = 0; g < w->groups; g++, x += 2 * rows * LANES) {
+    __builtin_prefetch(fetched + g * OUTPUTS * GROUP / 2, 0, 2);
     UNROLL for (int n = 0; n < OUTPUTS; n++) {
       const char *p = w->nibbles[n] + g * GROUP / 2;
-      const lanes16 products = group_products(&w->scales[n], g), low = choose16(products, p), high = choose16(products, p + GROUP / 4);
-      __builtin_prefetch(p + w->ahead);
+      const lanes16 products = group_products(&w->scales[n], g), low = choose16_in_pairs(products, p);
+      const lanes16 high = choose16_in_pairs(products, p + GROUP / 4);
       UNROLL for (int m = 0; m < rows; m++) {
         sum[n][m] = lanes_accumulate(sum[n][m], low, lanes_load(x + m * LANES));
         sum[n][m] = lanes_accumulate(sum[n][m], high, lanes_load(x + (rows + m) * LANES));
       }
     }
+  }
   UNROLL for (int n = 0; n < OUTPUTS; n++)
     UNROLL for (int m = 0; m < rows; m++) lanes_store(sums + (n * rows + m) * LANES, sum[n][m]);
 }
 
-typedef void int4_tile_function(const int4_block *w, const float *x, float *sums);
+typedef void int4_tile_function(const int4_block *w, const float *x, float *sums, const char *fetched);
 
-#define INT4_TILE(rows) \
-  static void int4_tile_##rows(const int4_block *w, const float *x, float *sums) { int4_tile(rows, w, x, sums); }
+#define INT4_TILE(rows)                                                                                 \
+  static void int4_tile_##rows(const int4_block *w, const float *x, float *sums, const char *fetched) { \
+    int4_tile(rows, w, x, sums, fetched);                                                               \
+  }
 INT4_TILE(1)
 #if VL == 16
 INT4_TILE(2) INT4_TILE(3) INT4_TILE(4)

@@ -16,7 +16,7 @@
 #include <xmmintrin.h>
 #endif
 
-enum { MAX_WORKERS = 255, SPIN_NANOSECONDS = 5000, SPIN_CHECKS = 32 };
+enum { MAX_WORKERS = 255, SPIN_NANOSECONDS = 30000, SPIN_CHECKS = 32 };
 
 typedef struct {
   fk_task task;

@@ -22,18 +22,22 @@ export function encode(value, limits = LINE) {
 
 function canonicalText(value, limits) {
   const text = textOfValue(value, limits.depth);
-  const lone = SURROGATE.exec(text) ?? /\\u[dD][89a-fA-F][0-9a-f]{2}/.exec(text);
-  if (lone && holdsLoneSurrogate(value)) throw new CanonicalRefusal("expected text, got a lone surrogate");
-  const size = text.length > limits.sizeBytes ? text.length : text.length * 3 > limits.sizeBytes ? utf8(text).length : 0;
+  const lone = /\\u[dD]/.test(text) ? loneSurrogate(value) : "";
+  if (lone) throw new CanonicalRefusal(`expected text, got a lone surrogate: ${quoted(lone)}`);
+  const size = text.length * 3 > limits.sizeBytes ? utf8(text).length : 0; // a UTF-16 unit takes at most three bytes
   if (size > limits.sizeBytes) throw new CanonicalRefusal(`expected at most ${limits.sizeBytes} bytes, got ${size}`);
   return text;
 }
 
-/** JSON.stringify writes a lone surrogate as an escape, which looks like text with a backslash: so the strings themselves are asked. */
-function holdsLoneSurrogate(value) {
-  if (typeof value === "string") return SURROGATE.test(value);
-  if (value === null || typeof value !== "object") return false;
-  return Object.keys(value).some((name) => SURROGATE.test(name) || holdsLoneSurrogate(value[name]));
+/** The first without its partner. JSON.stringify writes it as an escape, which looks like text with a backslash: so the strings are asked. */
+function loneSurrogate(value) {
+  if (typeof value === "string") return SURROGATE.exec(value)?.[0] ?? "";
+  if (value === null || typeof value !== "object") return "";
+  for (const name of Object.keys(value).sort()) {
+    const found = loneSurrogate(name) || loneSurrogate(value[name]);
+    if (found) return found;
+  }
+  return "";
 }
 
 function textOfValue(value, depth) {

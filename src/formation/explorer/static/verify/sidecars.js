@@ -12,6 +12,7 @@ import { sha256 } from "./sha256.js";
 export const ROWS = "rows";
 const POSITIONS = 64; // of a file
 const ALIGNMENT = 4096;
+const LARGEST_SIDE = 1 << 20; // so that no offset is beyond 2^53
 const LARGEST_POSITION = 1 << 30; // bytes, held in memory
 const WRITES = ["attention_write", "mlp_write"];
 const refuse = (sentence) => {
@@ -22,7 +23,12 @@ const refuse = (sentence) => {
 
 /** `tensors`: [name, rows, width] of what each position has, in the order of its bytes. */
 class Layout {
-  constructor(tensors) {
+  constructor(folder, tensors) {
+    if (!tensors.every(([, rows, width]) => 0 < rows && rows < LARGEST_SIDE && 0 < width && width < LARGEST_SIDE)) {
+      const [first, ...more] = tensors.map(([name, rows, width]) => `('${name}', ${rows}, ${width})`);
+      const found = more.length ? [first, ...more].join(", ") : `${first},`;
+      refuse(`${folder}/: expected 1 to 3 tensors with sides from 1 to ${LARGEST_SIDE - 1}, got (${found})`);
+    }
     this.tensors = tensors;
     this.positionBytes = tensors.reduce((total, [, rows, width]) => total + rows * width * 4, 0);
     this.starts = new Map();
@@ -60,9 +66,9 @@ const fileName = (first) => `${String(first).padStart(8, "0")}.safetensors`;
 /** Those that the ledger's first line allows */
 function layouts(folder, { shape }) {
   const { layers, dense_layers, hidden, experts } = shape;
-  if (folder === "router") return [new Layout(["logits", "selection"].map((name) => [name, layers - dense_layers, experts]))];
+  if (folder === "router") return [new Layout(folder, ["logits", "selection"].map((name) => [name, layers - dense_layers, experts]))];
   const boundaries = ["residual", layers + 1, hidden];
-  return [new Layout([boundaries]), new Layout([boundaries, ...WRITES.map((name) => [name, layers, hidden])])];
+  return [[], WRITES].map((writes) => new Layout(folder, [boundaries, ...writes.map((name) => [name, layers, hidden])]));
 }
 
 /** The one layout that the file's header and size have, and how many positions there are; the stream stands before the first then. */
@@ -120,11 +126,19 @@ export class Sidecars {
     const gaps = [];
     for (const [folder, files] of this.files) {
       if (!files.length || this.refused) continue;
-      const isAtEnd = this.streams.has(folder) && (await this.streams.get(folder).next()).done;
-      const holds = files.length === Math.ceil(positions / POSITIONS) && isAtEnd;
+      const holds = files.length === Math.ceil(positions / POSITIONS) && (await this.ended(folder));
       gaps.push(fact(ROWS, holds, `${folder}/: expected rows of ${positions} positions and no more`));
     }
     return gaps;
+  }
+
+  async ended(folder) {
+    try {
+      return this.streams.has(folder) && (await this.streams.get(folder).next()).done;
+    } catch (refusal) {
+      if (!(refusal instanceof ContainerRefusal)) throw refusal;
+      return false;
+    }
   }
 
   async next(folder, run) {
