@@ -45,6 +45,7 @@ from formation.run.plan import Plan, make_plan
 LEVELS = ("off", "minimal", "standard", "full")
 VOCABULARY = 163840
 PROMPT = 4
+UNCOUNTED = 2
 
 
 class Shared(formation.Engine):
@@ -53,7 +54,7 @@ class Shared(formation.Engine):
     def __init__(self, checkpoint: formation.Checkpoint, *, experts: float | None, positions: int, threads: int | None) -> None:
         super().__init__(checkpoint, memory=1 << 50, threads=threads)
         sizes, shape = self._sizes, self.model.shape
-        capture = capture_bytes(self.model, positions, level="full", prompt_level="minimal", workers=self.threads)
+        capture = capture_bytes(self.model, positions, level="full", prompt_level="minimal")
         largest = max(sizes.experts.values())
         room = sizes.expert_total if experts is None else (2 * shape.chosen + experts * shape.experts * len(shape.expert_layers())) * largest
         rest = make_plan(self.model, sizes, 1 << 50, positions, 1, capture)
@@ -110,12 +111,12 @@ class Clock:
         self.steps.append(step)
 
     def run(self) -> Run:
-        counted = self.steps[1:]
-        gaps = tuple(after - before for before, after in zip(self.times, self.times[1:], strict=False))
+        counted = self.steps[UNCOUNTED:]
+        gaps = tuple(after - before for before, after in zip(self.times[UNCOUNTED - 1 :], self.times[UNCOUNTED:], strict=False))
         reads = [step.reads for step in counted]
         head = sum(part.disk_bytes for r in reads for part in r.parts if part.part == "lm_head")
         waited, disk = sum(r.seconds_waited for r in reads), sum(r.disk_bytes for r in reads)
-        return Run(gaps, waited, disk, head, self.processor[-1] - self.processor[0])
+        return Run(gaps, waited, disk, head, self.processor[-1] - self.processor[UNCOUNTED - 1])
 
 
 def processor_seconds() -> float:
@@ -125,7 +126,7 @@ def processor_seconds() -> float:
 
 def run_once(engine: Shared, level: str, order: Order, rows: str) -> Run:
     clock = Clock()
-    engine.probe = engine.probe_bytes = None
+    engine.probe = engine.probe_bytes = engine.idle = None
     if level == "off":
         for step in engine.generate(order.prompt_ids, order.tokens, order.sampler):
             clock(step)
@@ -139,7 +140,7 @@ def run_once(engine: Shared, level: str, order: Order, rows: str) -> Run:
 def rounds_of(engine: Shared, args: argparse.Namespace, warm: bool) -> Iterator[dict[str, Run]]:
     vocabulary = engine.model.shape.vocabulary
     ids = tuple(np.random.default_rng(5).integers(0, vocabulary, PROMPT).tolist())
-    orders = [Order(ids, args.tokens + 1, formation.Sample(temperature=2.0, seed=seed)) for seed in range(args.rounds)]
+    orders = [Order(ids, args.tokens + UNCOUNTED, formation.Sample(temperature=2.0, seed=seed)) for seed in range(args.rounds)]
     for order in orders if warm else orders[:1]:
         run_once(engine, "off", order, args.rows)
     for order in orders:
@@ -147,13 +148,13 @@ def rounds_of(engine: Shared, args: argparse.Namespace, warm: bool) -> Iterator[
 
 
 def case(checkpoint: formation.Checkpoint, args: argparse.Namespace, experts: float | None) -> dict[str, Any]:
-    engine = Shared(checkpoint, experts=experts, positions=PROMPT + args.tokens + 1, threads=args.threads)
+    engine = Shared(checkpoint, experts=experts, positions=PROMPT + args.tokens + UNCOUNTED, threads=args.threads)
     try:
         rounds = list(rounds_of(engine, args, warm=experts is None))
         plan = engine.plan(1)
         shape = engine.model.shape
         capture = {
-            level: capture_bytes(engine.model, 1024, level=level, prompt_level="minimal", workers=engine.threads) for level in LEVELS[1:]
+            level: capture_bytes(engine.model, 1024, level=level, prompt_level="minimal") for level in LEVELS[1:]
         }
     finally:
         engine.shut()

@@ -202,12 +202,12 @@ class _Run:
     def _recorder(self, biases: Mapping[int, F32], sidecars: Sidecars, first: int) -> Recorder:
         engine, steps = self.engine, range(self.before, self.before + self.order.tokens)
         level, prompt_level = self.watch.capture, self.watch.capture_prompt
-        engine.probe_bytes = partial(capture_bytes, engine.model, level=level, prompt_level=prompt_level, workers=engine.threads)
+        engine.probe_bytes = partial(capture_bytes, engine.model, level=level, prompt_level=prompt_level)
         recorder = Recorder(
             engine.model.shape, engine.model.router, biases, steps, level=level, prompt_level=prompt_level, sidecars=sidecars, first=first,
-            workers=engine.threads,
+            threads=engine.threads, later=True,
         )  # fmt: skip
-        engine.probe = recorder
+        engine.probe, engine.idle = recorder, recorder.idle
         return recorder
 
     def _steps(self, ids: Sequence[int]) -> Iterator[Step]:
@@ -254,7 +254,7 @@ class _Unfinished:
         job, self._job = self._job, None
         with self._in_use:
             if job is not None:
-                job.wait(self._engine.threads)
+                job.wait()
 
 
 def _checked(out: Path, prompt: int, steps: int) -> tuple[RuleResult, ...]:

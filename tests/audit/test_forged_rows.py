@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from audit.forger import Forger, one_ulp
 from audit.sealed_runs import check, places, sealed
+from formation.audit import audit
 from formation.audit.recorded import open_ledger
 from formation.errors import EvidenceError
 from formation.evidence.keys import PrivateKey
@@ -154,3 +155,17 @@ def test_rows_of_another_run_are_no_rows_of_this_one(k25_folder: Path, standard:
             assert {(-1, "run", "rows")} == places(report)
             assert (0, 0) == (report.executed_cells, report.executed_steps)
         shutil.rmtree(tmp_path / "run.ofb")
+
+
+def test_cells_behind_a_row_that_cannot_be_opened_are_not_executed_however_the_rows_are_cut(
+    k25_folder: Path, tmp_path: Path, key: PrivateKey
+) -> None:
+    bundle = sealed(k25_folder, tmp_path / "long.ofb", key, order=Order(tuple(range(90)), 2))
+    forger = Forger(bundle, tmp_path / "run.ofb", key)
+    forger.patch("rows", 70, "residual", 1, one_ulp(0))
+    report = audit(forger.finish(), k25_folder, cells=150, memory="2500KiB", threads=2)
+    closed = {(position, layer) for position, layer in report.challenge.cells if layer == 1 and position >= 70}
+    assert closed
+    assert 150 - len(closed) == report.executed_cells
+    assert (70, "layer 0", "row of the residual") in places(report)
+    assert not {d.layer for d in report.differences} - {0}

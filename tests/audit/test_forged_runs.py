@@ -120,14 +120,27 @@ def test_one_changed_tensor_is_named_where_the_bundle_knows_its_digest(
     assert f"payload of {name}" == report.differences[0].field
 
 
+def test_a_checkpoint_that_computes_no_finite_numbers_is_a_finding_and_not_a_crash(k25_folder: Path, standard: Path, tmp_path: Path) -> None:
+    for name, place in (("model.layers.2.self_attn.o_proj.weight", (0, "layer 2")), ("lm_head.weight", (4, "lm_head"))):
+        broken = with_bytes(k25_folder, tmp_path / name, f"language_model.{name}", b"\xc0\x7f")  # NaN in bfloat16
+        report = check(standard, broken, column=2)
+        (found,) = [d for d in report.differences if (d.position, d.slot) == place and d.field == "values"]
+        assert "finite ones" == found.expected
+        assert "expected finite values, got nan" in found.got
+
+
 def with_a_bit_flipped(folder: Path, copy: Path, tensor: str) -> Path:
+    entry = formation.open(folder).tensors[tensor]
+    data = (folder / entry.file).read_bytes()[entry.begin + 40]
+    return with_bytes(folder, copy, tensor, bytes([data ^ 1]))
+
+
+def with_bytes(folder: Path, copy: Path, tensor: str, data: bytes) -> Path:
     shutil.copytree(folder, copy)
     entry = formation.open(copy).tensors[tensor]
     with (copy / entry.file).open("r+b") as file:
         file.seek(entry.begin + 40)
-        byte = file.read(1)
-        file.seek(entry.begin + 40)
-        file.write(bytes([byte[0] ^ 1]))
+        file.write(data)
     return copy
 
 

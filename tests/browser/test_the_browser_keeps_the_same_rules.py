@@ -123,6 +123,10 @@ def test_extreme_numbers_break_the_same_rules(run):
         expect_same(run, edited(LEDGER, *source.choice(VECTORS), lambda _, data=data: data))
 
 
+def test_a_tolerance_that_a_lie_made_negative_is_broken_alike(run):
+    assert "entropy" in expect_same(run, edited(LEDGER, 2, "lm_head", "mean_square_logit", lambda _: -(2**53 - 1)))
+
+
 SHAPES = [("layers", 0), ("layers", 2**53 - 1), ("dense_layers", 4), ("dense_layers", 3), ("heads", 0), ("hidden", 0), ("experts", 0), ("experts", 7),
           ("chosen", 0), ("chosen", 9), ("vocabulary", 1), ("vocabulary", 30), ("vocabulary", 39)]  # fmt: skip
 ROUTERS = [("groups", 0), ("groups", 3), ("groups", 8), ("kept_groups", 0), ("kept_groups", 2), ("softmax", True), ("normalise", False),

@@ -151,7 +151,7 @@ def is_count(value: Any) -> bool:
 
 def is_plain(path: str) -> bool:
     """One part, of no special meaning"""
-    return path not in ("", ".", "..") and not set(path) & {"/", "\\", "\0"} and path.isprintable()
+    return path not in ("", ".", "..") and not set(path) & {"/", "\\", "\0"} and path.isascii() and path.isprintable()
 
 
 # ---- parity.json

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import repeat
-from math import exp
 from typing import Any
 
+from formation.exact64 import exp64
 from formation.ledger.anchor import Anchor
 from formation.ledger.gaps import Gap, fact
 from formation.ledger.lines import Run
@@ -77,6 +77,6 @@ class RunFacts:
 
     def _width(self, sampler: Values, head: Values, where: str) -> Gap:
         """At temperature 1 the token's interval, times what was kept, is its probability. Both sides are sums over the vocabulary V, in other
-        orders, so V roundings of numbers below 1 are allowed; exp need not be exact to its last bit."""
-        gap = abs((sampler["high"] - sampler["low"]) * sampler["kept_mass"] - exp(min(head["logprob"], 1.0)))
+        orders, so V roundings of numbers below 1 are allowed."""
+        gap = abs((sampler["high"] - sampler["low"]) * sampler["kept_mass"] - exp64(min(head["logprob"], 1.0)))
         return Gap(SAMPLER, gap, self._run.shape.vocabulary * 2.0**-50, f"{where}: interval and probability")

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from formation.evidence.container import FOLDERS, Container, ContainerRefusal
 from formation.ledger import canonical, rules
-from formation.ledger.blocks import POSITIONS, Layout, data_start, file_name, router_tensors, row_tensors
+from formation.ledger.blocks import POSITIONS, Layout, SidecarRefusal, data_start, file_name, router_tensors, row_tensors
 from formation.ledger.gaps import Gap, fact
 from formation.ledger.lines import Run
 from formation.ledger.routing import ALL_EXPERTS, of_all_experts
@@ -93,11 +93,14 @@ class Sidecars:
 
 
 def layouts(folder: str, run: Run) -> list[Layout]:
-    """Those that the ledger's first line allows"""
+    """Those that the ledger's first line allows. Raises ContainerRefusal for a first line that allows none."""
     shape = run.shape
-    if folder == "router":
-        return [Layout.of(router_tensors(shape.layers - shape.dense_layers, shape.experts))]
-    return [Layout.of(row_tensors(mode, shape.layers, shape.hidden)) for mode in ("boundaries", "all")]
+    try:
+        if folder == "router":
+            return [Layout.of(router_tensors(shape.layers - shape.dense_layers, shape.experts))]
+        return [Layout.of(row_tensors(mode, shape.layers, shape.hidden)) for mode in ("boundaries", "all")]
+    except SidecarRefusal as refusal:
+        raise ContainerRefusal(f"{folder}/: {refusal}") from None
 
 
 def fitting(candidates: Sequence[Layout], file: BinaryIO, first: int, size: int, name: str) -> tuple[list[Layout], int]:

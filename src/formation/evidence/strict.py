@@ -68,11 +68,12 @@ def count(check: str, what: str, value: str) -> int:
 
 def from_base64(check: str, what: str, value: Any, size: int | None = None) -> bytes:
     """RFC 4648, section 4, in its one form: no white space, padding present, its spare bits zero; of `size` bytes, if given."""
+    written = text(check, what, value)
     try:
-        data = base64.b64decode(text(check, what, value))
+        data: bytes | None = base64.b64decode(written)
     except (binascii.Error, ValueError):
-        raise Refused(check, f"{what}: expected base64, got {canonical.quoted(value)}") from None
-    if to_base64(data) != value:
+        data = None
+    if data is None or to_base64(data) != value:
         raise Refused(check, f"{what}: expected base64 in its one form, got other characters, padding or spare bits")
     if size is not None and len(data) != size:
         raise Refused(check, f"{what}: expected {size} bytes, got {len(data)}")

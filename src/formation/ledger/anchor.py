@@ -64,7 +64,7 @@ def decode(data: bytes) -> Anchor:
     value = canonical.decode(data, limits=canonical.DOCUMENT)
     top = _fields(value, "anchor", ("kind", "prompt", "checkpoint", "contract", "sampler", "stop", "nonce"))
     if top["kind"] != KIND:
-        raise AnchorRefusal(f"anchor.kind: expected {KIND!r}, got {top['kind']!r}")
+        raise AnchorRefusal(f"anchor.kind: expected {KIND!r}, got {canonical.quoted(top['kind'])}")
     prompt = _fields(top["prompt"], "anchor.prompt", ("ids", "text"))
     checkpoint = _fields(top["checkpoint"], "anchor.checkpoint", ("sha256", "tensor_table_root"))
     contract = _fields(top["contract"], "anchor.contract", ("name", "digest"))
@@ -93,40 +93,40 @@ SAMPLERS: Mapping[str, Mapping[str, tuple[type, ...]]] = {
 def _sampler(value: Any) -> dict[str, str | int | float]:
     method = value.get("method") if isinstance(value, dict) else None
     if not isinstance(method, str) or method not in SAMPLERS:
-        raise AnchorRefusal(f"anchor.sampler.method: expected {', '.join(SAMPLERS)}, got {method!r}")
+        raise AnchorRefusal(f"anchor.sampler.method: expected {', '.join(SAMPLERS)}, got {canonical.quoted(method)}")
     settings = _fields(value, "anchor.sampler", ("method", *SAMPLERS[method]))
     for name, types in SAMPLERS[method].items():
         if type(settings[name]) not in types:
-            raise AnchorRefusal(f"anchor.sampler.{name}: expected {types[-1].__name__}, got {settings[name]!r}")
+            raise AnchorRefusal(f"anchor.sampler.{name}: expected {types[-1].__name__}, got {canonical.quoted(settings[name])}")
     return settings
 
 
 def _fields(value: Any, where: str, names: Sequence[str]) -> dict[str, Any]:
     if not isinstance(value, dict) or set(value) != set(names):
-        got = sorted(value) if isinstance(value, dict) else type(value).__name__
+        got = canonical.quoted(sorted(value)) if isinstance(value, dict) else type(value).__name__
         raise AnchorRefusal(f"{where}: expected the fields {', '.join(sorted(names))}, got {got}")
     return value
 
 
 def _ids(value: Any, where: str, *, least: int) -> tuple[int, ...]:
     if not isinstance(value, list) or len(value) < least or any(type(i) is not int or i < 0 for i in value):
-        raise AnchorRefusal(f"{where}: expected at least {least} token ids, got {str(value)[:60]}")
+        raise AnchorRefusal(f"{where}: expected at least {least} token ids, got {canonical.quoted(value)}")
     return tuple(value)
 
 
 def _count(value: Any, where: str) -> int:
     if type(value) is not int or value < 0:
-        raise AnchorRefusal(f"{where}: expected a count, got {value!r}")
+        raise AnchorRefusal(f"{where}: expected a count, got {canonical.quoted(value)}")
     return value
 
 
 def _text(value: Any, where: str) -> str:
     if not isinstance(value, str):
-        raise AnchorRefusal(f"{where}: expected text, got {value!r}")
+        raise AnchorRefusal(f"{where}: expected text, got {canonical.quoted(value)}")
     return value
 
 
 def _digest(value: Any, where: str) -> str:
     if not isinstance(value, str) or len(value) != 64 or set(value) - set("0123456789abcdef"):
-        raise AnchorRefusal(f"{where}: expected a SHA-256 in lowercase hexadecimal, got {value!r}")
+        raise AnchorRefusal(f"{where}: expected a SHA-256 in lowercase hexadecimal, got {canonical.quoted(value)}")
     return value

@@ -171,6 +171,7 @@ class Unsure(ValueError):
 
 
 NOT_BRACKETS = re.compile(r"[^][{}]+")
+INNERMOST = re.compile(r"\[\]|\{\}")  # in one pass, which takes away one level
 WHITE = re.compile(r"[ \t\n\r]")
 
 
@@ -181,7 +182,7 @@ def plain(text: str, depth: int) -> bool:
     outside = "".join(text.split('"')[::2])
     brackets = NOT_BRACKETS.sub("", outside)
     while brackets and depth:
-        brackets, depth = brackets.replace("[]", "").replace("{}", ""), depth - 1
+        brackets, depth = INNERMOST.sub("", brackets), depth - 1
     return not brackets and WHITE.search(outside) is None
 
 

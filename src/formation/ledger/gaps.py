@@ -81,7 +81,7 @@ class Tally:
             self._checked[rule] += 1
             if gap.magnitude:
                 self._magnitude[rule] = max(gap.magnitude, self._magnitude[rule])
-            if worst is None or (gap.size and (gap.violated, gap.size) > (worst.violated, worst.size)):
+            if worst is None or ((gap.size or gap.violated) and (gap.violated, gap.size) > (worst.violated, worst.size)):
                 self._worst[rule] = gap
 
     def results(self) -> tuple[RuleResult, ...]:

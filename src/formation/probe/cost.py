@@ -3,7 +3,7 @@
 Of a pass over n new positions, per layer and until the next: x, a, u, m, x' and the combination of the experts (6 D numbers a position), what
 attention keeps, four rows of the router, and of each detailed position the outputs of its experts ((K + 1) D); and a piece of the softmax weights.
 Of every step whose token is not known yet its rows, (4 + K + 1) D numbers a layer, and as much of the one before, whose lines are made meanwhile:
-for these one product of its L rows with lm_head (L V), and scratch memory of each thread that computes.
+for these one product of its L rows with lm_head (L V), and scratch memory.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ COPIES = 3  # of a line's values while it is made
 FIXED_BYTES = 1 << 19
 
 
-def capture_bytes(model: Model, positions: int, *, level: str, prompt_level: str, steps: int = 1, workers: int = 0) -> int:
+def capture_bytes(model: Model, positions: int, *, level: str, prompt_level: str, steps: int = 1) -> int:
     """For a run of `positions`, all of which the first pass may compute, and of which `steps` await their token together. Levels as the recorder's."""
     shape = model.shape
     waiting = (steps + 1) * shape.layers * (_step_layer_bytes(model) + _line_bytes(model, level))
     first = _pass_bytes(model, positions, positions, steps, level, prompt_level)
-    later = _pass_bytes(model, 1, positions, 1, level, prompt_level) + _finish_bytes(model, level, workers)
+    later = _pass_bytes(model, 1, positions, 1, level, prompt_level) + _finish_bytes(model, level)
     return FIXED_BYTES + waiting + _kept_bytes(model, positions, steps, level) + max(first, later)
 
 
@@ -64,7 +64,7 @@ def _spooled_bytes(model: Model, level: str) -> int:
     return SPOOLED_BYTES[level] + (3 * model.heads * RECORD_TEXT if level == "full" else 0)
 
 
-def _finish_bytes(model: Model, level: str, workers: int) -> int:
+def _finish_bytes(model: Model, level: str) -> int:
     """Lens logits and the rows they come from; blocks of lm_head for its mean row; one row of it and its like in binary64; lines in the making"""
     shape = model.shape
     own = 3 * shape.vocabulary * NUMBER + (COPIES - 1) * shape.layers * _line_bytes(model, level)
@@ -73,4 +73,4 @@ def _finish_bytes(model: Model, level: str, workers: int) -> int:
     lens = shape.layers * (shape.vocabulary + 2 * shape.hidden) * NUMBER
     scratch = (shape.layers + 8) * shape.hidden * NUMBER + 16 * shape.vocabulary + 2 * _step_layer_bytes(model)
     piece = min(PIECE_MACS // shape.hidden, shape.layers * shape.vocabulary) * NUMBER
-    return own + lens + (BLOCK_ROWS * NUMBER + 12 * 8) * shape.hidden + (workers + 1) * (scratch + piece)
+    return own + lens + (BLOCK_ROWS * NUMBER + 12 * 8) * shape.hidden + scratch + piece

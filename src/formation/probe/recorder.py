@@ -4,8 +4,8 @@ A run is one prompt and its steps. The positions in `steps` form a token each an
 all others are complete when their pass ends (`prompt_observations`). A pass that computes positions again, as one without a KV cache does,
 is observed only where it is new.
 
-During a pass taps are copied, and held against the rules that they must obey; all else about a step is left to a job (aside.py), whose workers
-go on with it while the next pass waits for its weights.
+During a pass taps are copied, and held against the rules that they must obey; all else about a step is left to a job (aside.py), of which a piece is
+done whenever this pass or the next would wait for weights (`idle`).
 
 Memory: during a layer its taps for all new positions of the pass; from then on finished positions lie on disk, and a step keeps its rows,
 (4 + K + 1) D numbers a layer, until it is finished: cost.py says how much that is.
@@ -41,12 +41,13 @@ Write = Callable[[list[Observation]], Iterable[None]]
 
 class Recorder:
     """`biases`: layer -> what its router adds to the scores [E]; empty for a router without. Levels: minimal, standard, full.
-    `sidecars` get the rows. Positions before `first` were recorded earlier: a resumed run computes them again, unobserved. Without `workers`
+    `sidecars` get the rows. Positions before `first` were recorded earlier: a resumed run computes them again, unobserved. Without `later`
     nothing is left for later."""
 
     def __init__(
         self, shape: Shape, router: ops.Router, biases: Mapping[int, F32], steps: range, *,
-        level: str = "standard", prompt_level: str = "minimal", sidecars: Sidecars | None = None, first: int = 0, workers: int = 0,
+        level: str = "standard", prompt_level: str = "minimal", sidecars: Sidecars | None = None, first: int = 0,
+        threads: int = 1, later: bool = False,
     ) -> None:  # fmt: skip
         if level not in LEVELS or prompt_level not in LEVELS:
             raise ValueError(f"recorder: expected levels of {', '.join(LEVELS)}, got {level} and {prompt_level}")
@@ -59,7 +60,8 @@ class Recorder:
         self._prompt: list[int] = []  # spooled positions
         self._pending: dict[int, PendingStep] = {}
         self._mean = MeanRow(shape.hidden)
-        self._aside = Aside(workers)
+        self._aside = Aside(threads, later=later)
+        self.idle = self._aside.do_one
 
     # ---- the probe
 
@@ -181,7 +183,12 @@ class Recorder:
     def finish_step(self, position: int, token: Token, logits: F32, head: Head) -> list[Observation]:
         """The same, at once"""
         found: list[Observation] = []
-        self.begin_step(position, token, logits, head, lambda observations: found.extend(observations) or ()).wait(head.threads)
+
+        def write(observations: list[Observation]) -> Iterable[None]:
+            found.extend(observations)
+            return ()
+
+        self.begin_step(position, token, logits, head, write).wait()
         return found
 
     def _reasons_of_slot(self, slot: str) -> set[str]:
@@ -189,8 +196,7 @@ class Recorder:
         return self._reasons(int(layer)) if layer else set()
 
     def close(self) -> None:
-        """Lets go of workers and files; sidecars that are not closed stay unfinished."""
-        self._aside.close()
+        """Lets go of files; sidecars that are not closed stay unfinished."""
         self._spool.close()
         if self.sidecars:
             self.sidecars.release()

@@ -43,7 +43,8 @@ class Engine:
 
     `keep_cache=False` recomputes the whole prefix at each step: the same bits, for those who want to see it.
     Who sets a `probe` that keeps much says in `probe_bytes` how much that is for a run of so many positions: the budget holds it too, and
-    the head stays in use between two steps, so that looking at rows through it reads nothing again.
+    the head stays in use between two steps, so that looking at rows through it reads nothing again. `idle` is called whenever a pass would
+    wait for weights, until it says that it has nothing to do: for work in small pieces that is not of the pass.
     The engine is not safe for use by several threads at once. Close it, or use it as a context manager.
     """
 
@@ -59,6 +60,7 @@ class Engine:
         self.progress = progress
         self.probe = probe
         self.probe_bytes: Callable[[int], int] | None = None
+        self.idle: Callable[[], bool] | None = None
         self._reader_threads = reader_threads
         parts = check_tensors(self.model, checkpoint)
         self._units = [Unit(key, part.names) for key, part in parts.items()]
@@ -117,6 +119,7 @@ class Engine:
     def _steps(self, ids: list[int], max_new_tokens: int, sampler: Sampler, stop: frozenset[int], probe: Probe | None) -> Iterator[Step]:
         positions = len(ids) + max_new_tokens - 1
         executor = self._prepare(positions, 1)
+        executor.stream.idle = self.idle
         caches, done = self._new_caches(positions), 0
         executor.reads.take()  # what came before belongs to other calls
         for _ in range(max_new_tokens):

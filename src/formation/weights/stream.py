@@ -33,7 +33,8 @@ from formation.weights.rows import RowReader
 
 
 class WeightStream:
-    """Units of a checkpoint through a fixed amount of memory. Set `events` to be told of every use."""
+    """Units of a checkpoint through a fixed amount of memory. Set `events` to be told of every use, and `idle` to do something else while a use
+    waits: it is called until it says that there is nothing to do, or the unit is there. It must not use the stream."""
 
     def __init__(
         self,
@@ -48,6 +49,7 @@ class WeightStream:
         """Raises CheckpointError when a unit names a tensor that the checkpoint lacks. `reader` is closed with the stream."""
         self.checkpoint = checkpoint
         self.events: Callable[[ReadEvent], None] | None = None
+        self.idle: Callable[[], bool] | None = None
         self._units = _unique(units)
         for unit in self._units.values():
             entries_of(unit, checkpoint.tensors)
@@ -272,6 +274,8 @@ class WeightStream:
 
     def _arrive(self, resident: Resident, started: float) -> ReadEvent:
         """Wait for a held unit and account for the use. Takes the lock itself."""
+        while resident.load is not None and self.idle is not None and self.idle():
+            pass  # `load` is looked at without the lock: what matters is looked at again with it
         with self._loader.lock:
             self._await(resident)
             seconds, read = time.perf_counter() - started, resident.unused_bytes

@@ -16,6 +16,8 @@
 #include <xmmintrin.h>
 #endif
 
+/* Threads that wait look again for this long before they sleep: longer than a caller in Python takes from one kernel to the next, since
+ * waking a thread takes as long. */
 enum { MAX_WORKERS = 255, SPIN_NANOSECONDS = 30000, SPIN_CHECKS = 32 };
 
 typedef struct {

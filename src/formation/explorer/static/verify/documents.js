@@ -116,8 +116,8 @@ function checkFile(row) {
   return path;
 }
 
-/** One part, of no special meaning, that can be printed */
-const isPlain = (path) => !["", ".", ".."].includes(path) && /^(?:[^/\\\p{C}\p{Z}]| )*$/u.test(path);
+/** One part, of no special meaning, in printable ASCII */
+const isPlain = (path) => !["", ".", ".."].includes(path) && /^[^/\\]*$/.test(path) && /^[ -~]*$/.test(path);
 
 /** Its name */
 function checkTensor(row, paths) {
