@@ -8,6 +8,7 @@ from pathlib import Path
 
 from formation.certify import suite
 from formation.certify.attack import Attack
+from formation.certify.certification import read_bundle
 from formation.certify.forgery import Scene
 from formation.certify.matrix import IMPLIED, Matrix, matrix
 from formation.certify.on_text import DOCUMENTS, FORMS, NUMBERS, WITHOUT_NUMBERS
@@ -61,15 +62,7 @@ def scenes(folder: Path) -> list[Scene]:
     from tests.evidence.whole_bundles import SAMPLE, Kind, make
 
     made = [make(folder / name, kind) for name, kind in (("greedy", Kind()), ("sampled", Kind(sampler=SAMPLE)))]
-    return [Scene(files_of(path)) for path in made]
-
-
-def files_of(path: Path) -> dict[str, bytes]:
-    return {path_of(file, path): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
-
-
-def path_of(file: Path, folder: Path) -> str:
-    return file.relative_to(folder).as_posix()
+    return [Scene(read_bundle(path)) for path in made]
 
 
 def main() -> None:

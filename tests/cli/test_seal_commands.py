@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from tests.evidence import sealed
 import formation
 from formation.cli.main import main
 from formation.evidence import envelope, keys, receipt
+from formation.explorer.page import verify_page
 from formation.ledger import canonical, merkle
 from formation.weights.identity import identify_files, tensor_rows
 
@@ -180,3 +182,28 @@ def test_an_unsealed_bundle_gives_no_receipt(capsys: pytest.CaptureFixture[str],
     out, err = run(capsys, "receipt", bundle, "--token", "1", "--layer", "0", code=2)
     assert "" == out
     assert "hint: formation seal" in err
+
+
+def test_the_manifest_among_the_views_serves_sha256sum(capsys: pytest.CaptureFixture[str], bundle: Path) -> None:
+    run(capsys, "seal", bundle)
+    check = ["sha256sum", "--check", "--strict", "views/manifest-sha256.txt"]
+    listed = {line.split("  ")[1] for line in (bundle / "views/manifest-sha256.txt").read_text().splitlines()}
+    assert {str(p.relative_to(bundle)) for p in bundle.rglob("*") if p.is_file() and p.parent.name != "views"} == listed
+    assert 0 == subprocess.run(check, cwd=bundle, capture_output=True, check=False).returncode
+    (bundle / "host.json").write_bytes((bundle / "host.json").read_bytes() + b" ")
+    assert b"host.json: FAILED" in subprocess.run(check, cwd=bundle, capture_output=True, check=False).stdout
+
+
+def test_views_that_are_a_link_are_not_written_through(capsys: pytest.CaptureFixture[str], bundle: Path, home: Path) -> None:
+    (home / "elsewhere").mkdir()
+    (bundle / "views").symlink_to(home / "elsewhere")
+    run(capsys, "seal", bundle, code=3)
+    assert [] == list((home / "elsewhere").iterdir())
+
+
+def test_verify_writes_its_page(capsys: pytest.CaptureFixture[str], home: Path) -> None:
+    out, _ = run(capsys, "verify", "--page", home / "verify.html")
+    assert "open it in a browser" in out
+    assert verify_page() == (home / "verify.html").read_bytes()
+    run(capsys, "verify", "x.ofb", "--page", home / "again.html", code=2)
+    run(capsys, "verify", code=2)

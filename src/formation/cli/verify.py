@@ -2,6 +2,7 @@
 
 A bundle gets a verdict in levels from numbered checks; a receipt proves that one line is in a signed ledger; a digest, sha256:HEX, names the
 object under PATH that has it. A key found in a bundle is never trusted for being there: --signer, known_signers or your own key is.
+--page writes the same verification as a page that needs nothing but a browser.
 """
 
 from __future__ import annotations
@@ -24,18 +25,23 @@ WIDTH = 11
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", metavar="X", help="a bundle (folder or ZIP), a receipt, or sha256:HEX")
+    parser.add_argument("what", metavar="X", nargs="?", help="a bundle (folder or ZIP), a receipt, or sha256:HEX")
     parser.add_argument("path", metavar="PATH", type=Path, nargs="?", help="of a digest: where to look for what has it")
     parser.add_argument("--signer", metavar="KEY", action="append", default=[], help="the only key to accept: base64, or its fingerprint sha256:HEX")
     parser.add_argument("--allow-unknown-signer", action="store_true", help="go on with a key you do not know; SIGNER is then not claimed")
     parser.add_argument("--nonce", metavar="TEXT", help="that you chose before the run, and the anchor must hold")
     parser.add_argument("--checks", action="store_true", help="show every check, not only those that failed")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="write verify.html, which verifies bundles and receipts in a browser, offline")
     add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     from formation.errors import EnvironmentFault, UsageError
 
+    if args.page is not None:
+        return write_page(args)
+    if args.what is None:
+        raise UsageError("verify: expected a bundle, a receipt or sha256:HEX, got nothing", hint="formation verify NAME.ofb")
     if args.what.startswith("sha256:"):
         if not DIGEST.fullmatch(args.what) or args.path is None:
             raise UsageError("verify: expected sha256: with 64 hexadecimal digits and a PATH, got less", hint="formation verify sha256:HEX NAME.ofb")
@@ -70,6 +76,18 @@ def known(args: argparse.Namespace) -> dict[str, str]:
             raise UsageError(f"--signer: {refusal}", hint="formation key show prints a key") from None
     own = {keys.load(keys.key_path()).public.fingerprint: "your own key"} if keys.key_path().exists() else {}
     return own | {key.fingerprint: f"known to you as {name}" for name, key in keys.known_signers().items()}
+
+
+def write_page(args: argparse.Namespace) -> int:
+    from formation.errors import UsageError
+    from formation.explorer.page import verify_page
+    from formation.ledger.files import write_whole
+
+    if args.what is not None:
+        raise UsageError(f"verify: expected nothing to verify with --page, got {args.what}", hint="open the page and drop it there")
+    write_whole(args.page, verify_page())
+    print(json.dumps({"page": str(args.page)}) if args.json else f"{args.page}: open it in a browser and drop a bundle or a receipt on it")
+    return 0
 
 
 # ---- a bundle

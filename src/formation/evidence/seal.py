@@ -2,6 +2,7 @@
 
     tree-head.txt      size and root of the ledger, signed (note.py)
     attestation.json   SHA-256 of every file, and what the run was, signed (envelope.py)
+    views/manifest-sha256.txt   the same digests, unsigned, for `sha256sum -c views/manifest-sha256.txt` inside the bundle
 
 Signatures of Ed25519 are deterministic, so sealing again gives the same bytes. A sealed bundle may be sealed anew only by the same key and only
 to add files: what the old attestation says must still hold, and no audit or certification may be there, which are about the old one. Sealing
@@ -27,7 +28,7 @@ from formation.ledger import anchor, canonical, merkle, reader
 from formation.ledger.files import read_whole, write_whole
 from formation.version import __version__
 
-TREE_HEAD, ATTESTATION = "tree-head.txt", "attestation.json"
+TREE_HEAD, ATTESTATION, MANIFEST = "tree-head.txt", "attestation.json", "manifest-sha256.txt"
 VERDICTS = (container.AUDIT, container.CERTIFICATION)  # each about one attestation
 LATER = (TREE_HEAD, ATTESTATION, *VERDICTS)  # made by sealing, or after it
 PARITIES = ("passed", "not claimed")
@@ -47,7 +48,7 @@ class Seal:
 def seal(folder: Path, key: PrivateKey) -> Seal:
     """Writes tree-head.txt and attestation.json. Raises EnvironmentFault for a folder that is no complete bundle, Refused for one that is
     sealed already otherwise, by another key or over other bytes."""
-    names = list_subjects(folder)
+    names, views = list_subjects(folder), _views(folder)
     frozen = _anchor(folder)
     ledger_digest, head = _read_ledger(folder, frozen.run_id)
     weights = payloads.level_of(folder) if container.TENSOR_DIGESTS in names else payloads.HEADERS
@@ -61,6 +62,8 @@ def seal(folder: Path, key: PrivateKey) -> Seal:
         _check_grows(folder, made)
     write_whole(folder / TREE_HEAD, signed_head)
     write_whole(folder / ATTESTATION, data)
+    digests = {**subjects, ATTESTATION: hashlib.sha256(data).hexdigest()}
+    write_whole(views / MANIFEST, "".join(f"{digests[name]}  {name}\n" for name in sorted(digests)).encode("ascii"))
     return Seal(head, key.public.fingerprint, made.digest, subjects, weights)
 
 
@@ -74,6 +77,16 @@ def run_predicate(frozen: anchor.Anchor, head: TreeHead, parity: str, weights: s
         "parity": parity,
         "weights": weights,
     }
+
+
+def _views(folder: Path) -> Path:
+    """The folder of what is unsigned, made if missing. Raises EnvironmentFault for anything else in its place."""
+    views = folder / container.UNTRUSTED
+    if not views.is_symlink() and not views.exists():
+        views.mkdir()
+    if views.is_symlink() or not views.is_dir():
+        raise EnvironmentFault(f"{views}: expected a folder for views, got something else", hint="remove it")
+    return views
 
 
 def _check_grows(folder: Path, made: envelope.Attestation) -> None:

@@ -1,6 +1,6 @@
 """The verify page: one file that opens from disk, asks no network for anything, and runs only the script and style whose hashes its policy names.
 
-    python -m formation.explorer.page > verify.html
+    formation verify --page verify.html
 
 static/verify/ holds ES modules, which a page opened from disk may not import. So each becomes a function that returns its exports, in the order
 they need each other. What the ledger and the verifier define in tables, fields and checks, is written into tables.js from here.
@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from hashlib import sha256
@@ -115,7 +114,3 @@ def module_text(name: str, source: str) -> str:
 def bound(clause: str) -> str:
     """`{ a, b as c }` as destructuring, `* as x` as a name"""
     return clause.removeprefix("* as ") if clause.startswith("*") else clause.replace(" as ", ": ")
-
-
-if __name__ == "__main__":
-    sys.stdout.buffer.write(verify_page())
