@@ -68,7 +68,7 @@ def lines(report: AuditReport, path: Path | None) -> list[str]:
     from formation.audit.report import HONESTY, UNSEALED
     from formation.run.machine import show_bytes
 
-    speed = report.bytes_read / 1e9 / max(report.seconds, 1e-9)
+    speed = show_bytes(report.bytes_read / max(report.seconds, 1e-9))
     unsealed = "UNSEALED: nobody has signed these bytes" if report.seal == UNSEALED else "with a seal that DOES NOT HOLD"
     sealed = f"sealed by {report.signer}" if report.signer else unsealed
     told = [
@@ -78,7 +78,7 @@ def lines(report: AuditReport, path: Path | None) -> list[str]:
         f"prompt         {report.prompt}",
         f"compared       {report.values_compared} values bit for bit, {report.rows_opened} committed rows opened",
         f"weights        {len(report.tensors)} of {report.all_tensors} tensors hashed and used, {report.known_tensors} of them held against "
-        f"digests in the bundle; {show_bytes(report.bytes_read)} read at {speed:.2f} GB/s",
+        f"digests in the bundle; {show_bytes(report.bytes_read)} read at {speed}/s",
         *seed_lines(report), *curve_lines(report), *difference_lines(report),
     ]  # fmt: skip
     told.append(f"audit          {'passed' if report.passed else 'FAILED'}{': ' + str(path) if path else ''}")

@@ -131,7 +131,7 @@ def closing_facts(recording: Recording, checkpoint: Checkpoint, prompt_tokens: i
         "sum_rules": [asdict(r) for r in recording.rules],
         "parity": recording.parity,
         "parity_method": recording.method,
-        "digest": f"sha256:{sealed.digest}",
+        "digest": sealed.digest,
         "signer": sealed.fingerprint,
     }
 
@@ -139,7 +139,7 @@ def closing_facts(recording: Recording, checkpoint: Checkpoint, prompt_tokens: i
 def closing_lines(facts: dict[str, Any]) -> list[str]:
     from formation.run.machine import show_bytes
 
-    speed = facts["disk_bytes"] / 1e9 / max(facts["seconds"], 1e-9)
+    speed = show_bytes(facts["disk_bytes"] / max(facts["seconds"], 1e-9))
     source, anchor = facts["source"], facts["anchor_token"]
     lines = [
         f"bundle         {facts['bundle']}, run {facts['run_id'][:16]}…",
@@ -147,7 +147,7 @@ def closing_lines(facts: dict[str, Any]) -> list[str]:
         f"observations   {facts['cells']} cells of generated tokens, {facts['observations']} lines in all, {show_bytes(facts['ledger_bytes'])}",
         f"root           {facts['root']}",
         f"weights        {facts['shards_touched']} of {facts['shards']} shards touched, on {source['kind']} ({source['source']}), "
-        f"{show_bytes(facts['disk_bytes'])} read at {speed:.2f} GB/s",
+        f"{show_bytes(facts['disk_bytes'])} read at {speed}/s",
         "sum rules      worst gap, tolerance, where",
     ]
     for r in facts["sum_rules"]:

@@ -1,0 +1,47 @@
+"""What no reader can tell from the truth without the weights: values that no rule binds when they alone are changed and the right key signs.
+
+A test changes every field of every slot and holds these lists against what the verifier says, in both directions: a rule that stops looking, and
+a name that stands here for nothing, are both found. Names are SLOT.FIELD of the ledger, or files.
+"""
+
+from __future__ import annotations
+
+from formation.certify.forgery import Files, Scene
+from formation.evidence.container import TENSOR_DIGESTS
+
+# what the operator declares; and what a pass over the weights says of them
+DECLARED = frozenset(("host.json", "io.jsonl", TENSOR_DIGESTS))
+
+
+def of(slot: str, names: str) -> frozenset[str]:
+    return frozenset(f"{slot}.{name}" for name in names.split())
+
+
+# some sizes of the model, and settings of a router that did not decide anything in this run
+RUN = of("run", "shape router norm_eps")
+EMBED = of("embed", "residual_norm dla dla_centred dla_runner_up")
+NORMS = of("layer", "attention_write_norm after_attention_norm mlp_write_norm residual_norm residual_largest residual_largest_dimension")
+ATTENTION = of("layer", "attention_entropy attention_strongest attention_entropies attention_strongest_by_head cache_entry_sha256")
+EXPERTS = of("layer", "expert_output_norms expert_write_norms expert_write_cosines shared_output_norm shared_write_cosine")
+COSINES = of("layer", "attention_cosine attention_projection mlp_cosine mlp_projection")
+# a contribution may differ by less than its sum's rounding; those to the mean and to the runner-up add up to nothing that is recorded
+PARTS = "attention attention_rounding mlp mlp_rounding combination_rounding experts shared"
+ATTRIBUTION = frozenset(f"layer.dla{c}_{part}" for c in ("", "_centred", "_runner_up") for part in PARTS.split())
+LENS_NAMES = "logit logprob rank runner_up_logit runner_up_logprob runner_up_rank top top_logits entropy kl"
+LENS = frozenset(f"layer.{lens}_{name}" for lens in ("lens", "mid_lens") for name in LENS_NAMES.split())
+HEAD = of("lm_head", "logits_sha256 top top_logits final_scale exact_logit")
+TOKEN = of("token", "bytes") | of("sampler", "low high kept kept_mass")
+ALWAYS = DECLARED | RUN | EMBED | NORMS | ATTENTION | EXPERTS | COSINES | ATTRIBUTION | LENS | HEAD | TOKEN
+
+WITHOUT_ROWS = of("embed", "residual_sha256") | of("layer", "residual_sha256 router_logits_sha256 router_selection_sha256")
+WITHOUT_WRITES = of("layer", "attention_write_sha256 mlp_write_sha256")
+OF_SOFTMAX = of("layer", "chosen_logits runner_up_logits")  # which needs the logits of all experts
+
+
+def untold_names(scene: Scene, files: Files) -> frozenset[str]:
+    """Of a bundle with these files"""
+    rows = next((data for name, data in sorted(files.items()) if name.startswith("rows/")), b"")
+    found = ALWAYS if rows else ALWAYS | WITHOUT_ROWS
+    found |= frozenset() if b'"mlp_write.0"' in rows else WITHOUT_WRITES
+    softmax = scene.run.router is not None and scene.run.router.softmax and not rows
+    return found | OF_SOFTMAX if softmax else found
