@@ -24,6 +24,8 @@ Run = Callable[..., Any]  # (JavaScript function of one argument, in which `m` h
 @pytest.fixture(scope="session")
 def chromium() -> str:
     found = os.environ.get("FORMATION_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+    if not found and os.environ.get("FORMATION_BROWSER") == "required":
+        pytest.fail("expected a Chromium, got none")
     if not found:
         pytest.skip("no Chromium on this machine: install one, or set FORMATION_CHROMIUM")
     return found

@@ -1,25 +1,25 @@
-"""Answer three questions with the shipped sample checkpoint, under a memory budget smaller than it, and record five tokens of an answer."""
+"""Answer three questions with the shipped sample checkpoint, under a memory budget smaller than it; then record five tokens of an answer, and
+seal, audit, certify and verify the bundle."""
 
 from __future__ import annotations
 
 import argparse
+import shlex
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from formation.cli.speech import LiveText, say
-
-if TYPE_CHECKING:
-    from formation.text import Tokenizer
-    from formation.weights.checkpoint import Checkpoint
 
 HELP = "the main job on the shipped sample checkpoint"
 QUESTIONS = ("What does len do?", "What is KeyError?", "Who are you?")
 MEMORY = "4MiB"
+RECORDING_MEMORY = "8MiB"  # capture keeps rows, and counts
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--memory", default=MEMORY, metavar="SIZE", help=f"budget (default {MEMORY}, less than the sample's size)")
+    parser.add_argument("--out", metavar="DIR", help="folder for the bundle (default: a new one among the temporary files)")
     parser.add_argument("--threads", type=int, metavar="N", help="threads that compute (default: all cores)")
 
 
@@ -47,31 +47,28 @@ def run(args: argparse.Namespace) -> int:
             say(f"  {summary(steps, engine)}\n")
             every += steps
     print("\n".join(account_lines(every)))
-    record_five(checkpoint, tokenizer, args)
-    say("\nnext: formation record --help, formation generate --help, docs/quickstart.md")
+    return evidence(args, str(checkpoint.path), Path(args.out or tempfile.mkdtemp(prefix="formation-demo-")))
+
+
+def evidence(args: argparse.Namespace, checkpoint: str, folder: Path) -> int:
+    """Five tokens of the first answer recorded and sealed, shown, audited, certified, verified: by the commands that a user types."""
+    from formation.cli.main import main
+
+    out = str(folder / "demo.ofb")
+    threads = ["--threads", str(args.threads)] if args.threads else []
+    for told, command in (
+        ("record five tokens of the first answer, layer by layer, and seal the bundle",
+         ["record", checkpoint, "--chat", QUESTIONS[0], "--no-thinking", "--out", out, "--memory", RECORDING_MEMORY, *threads]),
+        ("what formed the tokens", ["show", out]),
+        ("execute parts of it again, from the committed rows, and compare every bit", ["audit", out, "--checkpoint", checkpoint, *threads]),
+        ("attack copies of it, and the verifier", ["certify", out, *threads]),
+        ("and what a stranger can tell without the weights", ["verify", out]),
+    ):  # fmt: skip
+        print(f"\n# {told}\n$ formation {shlex.join(command)}\n", flush=True)
+        if code := main(command):
+            return code
+    say(f"\nthe bundle is kept in {out}")
     return 0
-
-
-def record_five(checkpoint: Checkpoint, tokenizer: Tokenizer, args: argparse.Namespace) -> None:
-    """Five tokens of the first answer in a ledger, checked and shown; the bundle is thrown away afterwards."""
-    from formation.cli.record import closing_facts, closing_lines
-    from formation.cli.request import LEVELS
-    from formation.cli.show import token_lines, tokens
-    from formation.evidence import keys
-    from formation.evidence.seal import seal
-    from formation.ledger.progress import Watch
-    from formation.recording import Means, begin
-    from formation.run.order import Order
-    from formation.text.prompt import chat_prompt
-
-    say("\nrecording five tokens of the first answer, layer by layer, and checking the ledger\n")
-    prompt = chat_prompt(checkpoint.path, tokenizer, QUESTIONS[0], thinking=False)
-    order = Order(tuple(prompt.ids), 5, stop=prompt.stop, prompt_text=prompt.text)
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "demo.ofb"
-        recording = begin(checkpoint, order, Watch(**LEVELS), out, Means("8MiB", args.threads))
-        facts = closing_facts(recording, checkpoint, len(prompt.ids), seal(out, keys.load_or_create()))
-        print("\n" + "\n".join([*token_lines(list(tokens(out))), "", *closing_lines(facts)[1:]]))
 
 
 def account_lines(steps: list[dict[str, Any]]) -> list[str]:
