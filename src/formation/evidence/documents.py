@@ -235,7 +235,7 @@ VERDICTS = ("passed", "failed")
 
 
 def read_later(predicate: Mapping[str, Any], subjects: Mapping[str, str], *, tree_head: Mapping[str, Any], attestation: str, what: str) -> str:
-    """`outcome` of a later verdict, which is about this tree head and this attestation and no other. Its `result` is read where it is shown."""
+    """`outcome` of a later verdict, which is about this tree head and this attestation and no other. Its `result` is for their own readers."""
     found = fields(what, f"{what}.json, predicate", dict(predicate), ("formation", "outcome", "result", "tree_head"))
     if found["tree_head"] != tree_head:
         raise Refused(what, f"{what}.json: expected tree head {text_of(dict(tree_head))}, got {canonical.quoted(found['tree_head'])}")

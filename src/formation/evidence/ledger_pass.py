@@ -52,11 +52,16 @@ class Lines:
         self._bytes = 0
         self.broken = self.foreign = ""
 
-    def __iter__(self) -> Iterator[Any]:
+    def raw(self) -> Iterator[bytes]:
+        """Digested and not decoded"""
         for data in whole_lines(self._file):
             self._whole.update(data + b"\n")
             self._bytes += len(data) + 1
             self._tree.append(merkle.leaf_hash(data))
+            yield data
+
+    def __iter__(self) -> Iterator[Any]:
+        for data in self.raw():
             try:
                 line = canonical.decode(data, limits=canonical.LINE)
             except canonical.CanonicalRefusal as refusal:
@@ -84,6 +89,10 @@ def read_ledger(file: BinaryIO, size_bytes: int, anchor: Anchor, sidecars: Sidec
         tally.take([Gap(rule, inf, 0.0, str(refusal))])
     for _ in source:  # the digests are of all lines
         pass
+    return finished(found, lines, size_bytes, anchor, tally)
+
+
+def finished(found: Found, lines: Lines, size_bytes: int, anchor: Anchor, tally: Tally) -> Found:
     lines.finish(found, size_bytes)
     tally.take([fact(RUN, not lines.foreign, lines.foreign or f"{found.lines} lines of run {anchor.run_id}")])
     found.results = {result.rule: result for result in tally.results()}

@@ -6,7 +6,9 @@ Their layout follows from the ledger's first line, so a file has one possible he
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
+from io import SEEK_CUR
 from itertools import count
 from typing import BinaryIO
 
@@ -24,11 +26,23 @@ WRITES = ("attention_write", "mlp_write")
 Rows = Mapping[str, Sequence[bytes]]  # of one position: tensor -> its rows
 
 
-class Sidecars:
-    """The two folders of one container, or none of them; `sizes` names all files."""
+@dataclass(frozen=True)
+class Part:
+    """Every `of`-th group of `width` positions, from group `number` on"""
 
-    def __init__(self, container: Container, sizes: Mapping[str, int]) -> None:
-        self._container = container
+    number: int = 0
+    of: int = 1
+    width: int = 1
+
+    def has(self, position: int) -> bool:
+        return position // self.width % self.of == self.number
+
+
+class Sidecars:
+    """The two folders of one container, or none of them; `sizes` names all files. The form of every file is looked at, and the rows of `part`."""
+
+    def __init__(self, container: Container, sizes: Mapping[str, int], part: Part = Part()) -> None:
+        self._container, self._part = container, part
         self._files = {folder: {name: size for name, size in sizes.items() if name.startswith(f"{folder}/")} for folder in FOLDERS}
         self._streams: dict[str, Iterator[Rows]] = {}
         self._refused = False
@@ -70,7 +84,7 @@ class Sidecars:
         return rows
 
     def _read(self, folder: str, run: Run) -> Iterator[Rows]:
-        """The rows of each position. Raises ContainerRefusal."""
+        """The rows of each position of the part. Raises ContainerRefusal."""
         candidates = layouts(folder, run)
         for first, (name, size) in zip(count(0, POSITIONS), self._files[folder].items(), strict=False):
             if name != f"{folder}/{file_name(first)}":
@@ -79,8 +93,11 @@ class Sidecars:
                 candidates, positions = fitting(candidates, file, first, size, name)
                 if positions < POSITIONS and name != max(self._files[folder]):
                     raise ContainerRefusal(f"{name}: expected {POSITIONS} positions, got {positions} in a file that is not the last")
-                for _ in range(positions):
-                    yield split(file.read(candidates[0].position_bytes), candidates[0], name)
+                for position in range(first, first + positions):
+                    if self._part.has(position):
+                        yield split(file.read(candidates[0].position_bytes), candidates[0], name)
+                    else:
+                        file.seek(candidates[0].position_bytes, SEEK_CUR)
 
     def _experts(self, observed: Observed, router: Rows, run: Run) -> Iterator[Gap]:
         at = observed.place.layer - run.shape.dense_layers

@@ -12,12 +12,13 @@ from functools import cached_property
 from typing import Any
 
 from formation.evidence import container as containers
-from formation.evidence import documents, envelope, note, payloads, seal
+from formation.evidence import audited, certification, documents, envelope, ledger_parts, note, payloads, seal
+from formation.evidence.audited import Audited
+from formation.evidence.certification import Certified
 from formation.evidence.checks import CHECKS, Check
 from formation.evidence.container import Container, ContainerRefusal, Contents
-from formation.evidence.ledger_pass import Found, read_ledger
+from formation.evidence.ledger_pass import Found
 from formation.evidence.report import FAILED, NOT_CLAIMED, NOT_REACHED, PASSED, Finding, Outcome, Report, failed, not_claimed, passed
-from formation.evidence.sidecar_pass import Sidecars
 from formation.evidence.strict import Refused
 from formation.ledger.anchor import Anchor
 from formation.ledger.reader import whole_lines
@@ -28,7 +29,8 @@ HEADERS_NOTE = "headers: the headers of the shards are named by digest, their te
 
 def verify(container: Container, *, signers: Mapping[str, str], allow_unknown_signer: bool = False, nonce: str | None = None) -> Report:
     """The verdict on the bundle in `container`. `signers` says of which keys the reader knows whose they are: fingerprint -> how it is known.
-    `nonce` is one that the reader chose before the run. Raises EnvironmentFault if the disk fails, and nothing that the bytes can cause."""
+    `nonce` is one that the reader chose before the run. Raises EnvironmentFault if the disk fails or a process is killed, and nothing that the
+    bytes can cause."""
     return Examination(container, signers, allow_unknown_signer, nonce).report()
 
 
@@ -74,8 +76,7 @@ class Examination:
     @cached_property
     def found(self) -> Found:
         """The one pass over the ledger; needs the anchor"""
-        with self.container.open("ledger.jsonl") as file:
-            return read_ledger(file, self.contents.sizes["ledger.jsonl"], self.anchor, Sidecars(self.container, self.contents.sizes))
+        return ledger_parts.read(self.container, self.contents.sizes, self.anchor)
 
     # ---- INTEGRITY
 
@@ -210,7 +211,7 @@ class Examination:
         return passed(self.weights)
 
     def later(self, check: Check) -> Finding:
-        """audit.json and certification.json: signed, by a known key, and about this bundle"""
+        """audit.json and certification.json: signed, by a known key, about this bundle, and with counts that say what the outcome does"""
         name, kind = LATER[check.name]
         if name not in self.contents.sizes:
             return not_claimed(f"no {name}")
@@ -219,12 +220,19 @@ class Examination:
         outcome = documents.read_later(
             made.statement.predicate, made.statement.subjects, tree_head=head, attestation=self.attestation_sha256, what=check.name
         )
+        content = self.content(check.name, made.statement.predicate["result"], outcome)
         if outcome != PASSED:
             return Finding(FAILED, name, "an outcome of passed", outcome)
         if made.signer.fingerprint not in self.signers:
             self.notes[check.level] = f"{name} is signed by an unknown key"
             return not_claimed(f"signed by {made.signer.fingerprint}, which is unknown")
+        self.notes[check.level] = str(content)
         return passed(f"signed by {made.signer.fingerprint}, {self.signers[made.signer.fingerprint]}")
+
+    def content(self, check: str, result: Any, outcome: str) -> Audited | Certified:
+        if check == "certification":
+            return certification.read(result, outcome)
+        return audited.read(result, outcome).of_run(self.found.positions, self.found.layers, self.found.steps)
 
     def nonce_(self, check: Check) -> Finding:
         if self.nonce is None:

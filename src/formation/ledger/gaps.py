@@ -84,6 +84,13 @@ class Tally:
             if worst is None or ((gap.size or gap.violated) and (gap.violated, gap.size) > (worst.violated, worst.size)):
                 self._worst[rule] = gap
 
+    def join(self, later: Iterable[RuleResult]) -> None:
+        """Takes what another tally took, all of it after what this one has taken: the results are as if there were one"""
+        for result in later:
+            if result.checked:
+                self.take([Gap(result.rule, result.worst_gap, result.tolerance, result.where, result.magnitude)])
+                self._checked[result.rule] += result.checked - 1
+
     def results(self) -> tuple[RuleResult, ...]:
         return tuple(self._result(rule) for rule in self._worst)
 

@@ -67,7 +67,7 @@ def scores(values: Values, prefix: str, ids: Sequence[int], sigmoids: F32s, plac
     yield same(SCORES, exact32.rounded(list(map(plus, found, biases))), values[f"{prefix}selection"], f"{prefix}selection in {place}")
 
 
-def gates_of(chosen_scores: F32s, router: Router) -> list[float]:
+def gates_of(chosen_scores: F32s, router: Router) -> F32s:
     """g = fl(fl(s / fl(Σ s + 1e-20)) scale), Σ s in ascending id; without normalisation g = fl(s scale)"""
     total = 0.0
     for score in chosen_scores:
@@ -94,9 +94,8 @@ def route(run: Run, layer: int, logits: F32s) -> Routing:
     router = run.router
     assert router is not None
     found = softmax(logits) if router.softmax else exact32.sigmoids(logits)
-    selection = exact32.rounded(list(map(plus, found, run.biases[layer]))) if router.biased else found
-    open_experts = kept(selection, router)
-    return Routing(found, selection, [e for _, e in sorted(ranked(open_experts, [selection[e] for e in open_experts]))])
+    selection = list(exact32.rounded(list(map(plus, found, run.biases[layer])))) if router.biased else found
+    return Routing(found, selection, sorted(kept(selection, router), key=selection.__getitem__, reverse=True))  # stable: ties low first
 
 
 def softmax(logits: F32s) -> list[float]:
@@ -106,7 +105,7 @@ def softmax(logits: F32s) -> list[float]:
 
 
 def kept(selection: F32s, router: Router) -> list[int]:
-    """The experts of the best groups, by the sum of a group's two best or by its best; ties low"""
+    """The experts of the best groups in ascending order, by the sum of a group's two best or by its best; ties low"""
     if router.groups == 1:
         return list(range(len(selection)))
     width = len(selection) // router.groups

@@ -66,11 +66,11 @@ def first_line(source: Iterator[object], tally: Tally) -> Run:
     return run
 
 
-def positions(source: Iterator[object], run: Run, kinds: Iterable[str], tally: Tally) -> Iterator[list[Observed]]:
-    """The lines of each position, exactly the expected ones in their order, each with exactly its fields. A kind is asked for when the lines of
-    the position before were yielded. Raises LineRefusal."""
-    count, reader = 0, LineReader(run)
-    for position, kind in enumerate(kinds):
+def positions(source: Iterator[object], run: Run, kinds: Iterable[str], tally: Tally, start: int = 0) -> Iterator[list[Observed]]:
+    """The lines of each position from `start` on, exactly the expected ones in their order, each with exactly its fields. A kind is asked for
+    when the lines of the position before were yielded. Raises LineRefusal."""
+    count, reader = start, LineReader(run)
+    for position, kind in enumerate(kinds, start):
         group = [observe(next(source, None), reader, Place(run, position, kind, slot)) for slot in due_slots(run, kind)]
         tally.take(chain.from_iterable(map(shared_gaps, group)))
         count += 1
