@@ -1,7 +1,7 @@
 """The cost of recording measured: the same tokens without a recorder and with one, at each capture level, with the disk busy and without it.
 
-    python benchmarks/capture.py                                   # 4 layers of 64 experts and the whole vocabulary, 12 GB, into out/
-    python benchmarks/capture.py --layers 3 --experts 24 --rounds 2 --json
+    python benchmarks/capture.py                                   # 10 layers of 20 experts and the whole vocabulary, 12 GB, into out/
+    python benchmarks/capture.py --layers 3 --experts 16 --rounds 2 --json
 
 Layers and experts have Kimi K2.5's sizes. The vocabulary is its own too (stream.py scales it), because the lens costs layers times vocabulary: so
 a layer here costs capture what it costs there, and what a token costs once (its head, its file syncs) weighs 61 / layers times too much.
@@ -9,7 +9,7 @@ a layer here costs capture what it costs there, and what a token costs once (its
 One engine serves all runs of a case, with the same memory for weights, so that only capture differs: off, minimal, standard, full, off, ... in
 each round, the same sampled tokens in all of them. lm_head stays in memory. Cases: disk (room for all that every token needs, and few experts) and
 memory (everything, after it has been used once). A token's time is that between two tokens, reading, computing, waiting and writing lines
-included; the first, with the prefill and lm_head's mean row, is not counted. Figures are medians over all counted tokens, then over rounds.
+included; the first two, with the prefill and lm_head's mean row, are not counted. Figures are medians over all counted tokens, then over rounds.
 """
 
 from __future__ import annotations
@@ -157,9 +157,7 @@ def case(checkpoint: formation.Checkpoint, args: argparse.Namespace, experts: fl
         rounds = list(rounds_of(engine, args, warm=experts is None))
         plan = engine.plan(1)
         shape = engine.model.shape
-        capture = {
-            level: capture_bytes(engine.model, 1024, level=level, prompt_level="minimal") for level in LEVELS[1:]
-        }
+        capture = {level: capture_bytes(engine.model, plan.positions, level=level, prompt_level="minimal") for level in LEVELS[1:]}
     finally:
         engine.shut()
     return {
@@ -189,8 +187,9 @@ def figures(runs: list[Run], without: list[Run]) -> dict[str, Any]:
 def lines(facts: dict[str, Any]) -> Iterator[str]:
     for name, one in facts["cases"].items():
         kept = ", ".join(f"{level} {count / 1e6:.0f}" for level, count in one["capture_bytes"].items())
-        yield f"{name}: {one['layers']} layers, {one['threads']} threads, budget {one['budget'] / 1e9:.2f} GB, experts in {one['expert_cache_bytes'] / 1e9:.2f} GB"
-        yield f"  set aside for capture, of 1,024 positions: {kept} MB"
+        room = f"budget {one['budget'] / 1e9:.2f} GB, experts {one['expert_cache_bytes'] / 1e9:.2f}"
+        yield f"{name}: {one['layers']} layers, {one['threads']} threads, {room}, capture {max(one['capture_bytes'].values()) / 1e9:.2f}"
+        yield f"  set aside for capture: {kept} MB"
         yield f"  {'capture':10}{'ms a token':>12}{'over off':>22}{'waiting':>9}{'MB a token':>12}{'extra bytes':>13}{'lm_head':>9}{'CPU ms':>9}"
         for level, f in one["levels"].items():
             over = f"{f['over']:+.1%} ({f['over_spread'][0]:+.1%} {f['over_spread'][1]:+.1%})"
@@ -218,8 +217,8 @@ def write_if_absent(folder: Path, layers: int, experts: int) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, help="default out/k25-capture-LAYERSxEXPERTS")
-    parser.add_argument("--layers", type=int, default=4, help="the dense layer included (default 4)")
-    parser.add_argument("--experts", type=int, default=64)
+    parser.add_argument("--layers", type=int, default=10, help="the dense layer included (default 10)")
+    parser.add_argument("--experts", type=int, default=20)
     parser.add_argument("--tokens", type=int, default=8, help="counted tokens of a run (default 8)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--cases", nargs="+", choices=("disk", "memory"), default=["disk", "memory"])

@@ -31,7 +31,7 @@ def ledger(out: Path) -> list[dict]:
     return [canonical.decode(line, limits=canonical.LINE) for line in reader.lines(out)]
 
 
-HOW = ("io.jsonl", "host.json", "tree-head.txt", "attestation.json")
+HOW = ("io.jsonl", "host.json", "tree-head.txt", "attestation.json", "manifest-sha256.txt")
 
 
 def contents(out: Path, *, without: tuple[str, ...] = HOW) -> dict[str, bytes]:

@@ -7,19 +7,22 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import formation
 from formation.cli.main import main
-from formation.errors import EnvironmentFault, RuleBroken, UsageError
-from formation.ledger import anchor, lines, rules
+from formation.errors import BudgetError, EnvironmentFault, RuleBroken, UsageError
+from formation.ledger import accounts, anchor, lines, rules
 from formation.ledger.progress import Watch
+from formation.probe.cost import capture_bytes
 from formation.recording import Recording, begin
 from formation.run.order import Order
 from formation.samples import folder
+from formation.weights.stream import WeightStream
 from recorded_runs import IDS, WATCH, ledger, means, run
-from small_models import fp8_config, small_checkpoint
+from small_models import fp8_config, small_checkpoint, small_config
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +51,77 @@ def test_parity_compared_every_step_and_every_cell(recorded: Recording) -> None:
     assert told == {"parity": "passed", "method": "replay", "logits_compared": 4, "cache_entries_compared": 4 * 8}
 
 
-@pytest.mark.parametrize(
-    "options", [{"threads": 1}, {"keep_cache": False}, {"memory": "3MiB"}], ids=["one thread", "no cache", "a small budget"]
-)
+@pytest.mark.parametrize("options", [{"threads": 1}, {"keep_cache": False}, {"memory": "3MiB"}], ids=["one thread", "no cache", "a small budget"])
 def test_the_ledger_has_the_same_bytes_however_the_run_is_computed(recorded: Recording, k25_folder: Path, tmp_path: Path, options: dict) -> None:
     other = run(k25_folder, tmp_path / "other.ofb", parity="none", **options)
     assert (recorded.folder / "ledger.jsonl").read_bytes() == (other.folder / "ledger.jsonl").read_bytes()
     assert other.parity == "not claimed"
+
+
+MOMENTS = {
+    "never": lambda stream: None,
+    "whenever a part is used": lambda stream: [None for _ in iter(stream.idle or bool, False)],
+    "a piece at a time": lambda stream: (stream.idle or bool)(),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_the_ledger_has_the_same_bytes_whenever_a_step_is_worked_on(
+    recorded: Recording, k25_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:  # fmt: skip
+    right = WeightStream._arrive
+
+    def arrive(stream: WeightStream, resident: Any, started: float) -> Any:
+        MOMENTS[moment](stream)
+        idle, stream.idle = stream.idle, None
+        try:
+            return right(stream, resident, started)
+        finally:
+            stream.idle = idle
+
+    monkeypatch.setattr(WeightStream, "_arrive", arrive)
+    other = run(k25_folder, tmp_path / "other.ofb", parity="none")
+    assert (recorded.folder / "ledger.jsonl").read_bytes() == (other.folder / "ledger.jsonl").read_bytes()
+
+
+def read_bytes(folder: Path, room: int) -> tuple[int, int]:
+    """What a run of four steps reads, altogether and of lm_head"""
+    with formation.Engine(formation.open(folder), memory=room, threads=2) as engine:
+        steps = [step.reads for step in engine.generate(IDS, 4)]
+    return sum(reads.disk_bytes for reads in steps), sum(p.disk_bytes for reads in steps for p in reads.parts if p.part == "lm_head")
+
+
+def bytes_of_recording(folder: Path, out: Path, room: int, level: str) -> tuple[int, int]:
+    """The same, recorded with that much room beside capture"""
+    with formation.Engine(formation.open(folder), memory=room) as engine:
+        memory = room + capture_bytes(engine.model, len(IDS) + 3, level=level, prompt_level="minimal", prompt=len(IDS))
+    run(folder, out, Order(IDS, 4), Watch(level, "minimal", "none"), memory=memory, parity="none")
+    steps = list(accounts.read(out))
+    return sum(s["disk_bytes"] for s in steps), sum(p["disk_bytes"] for s in steps for p in s["parts"] if p["part"] == "lm_head")
+
+
+@pytest.mark.parametrize("level", ["minimal", "standard", "full"])
+def test_recording_reads_no_weight_that_the_run_does_not(k25_folder: Path, tmp_path: Path, level: str) -> None:
+    """With everything in memory; and where lm_head passes through, once for each step, though the step is looked at after its pass"""
+    assert read_bytes(k25_folder, 24 << 20) == bytes_of_recording(k25_folder, tmp_path / "all.ofb", 24 << 20, level)
+    wide = small_checkpoint(tmp_path / "wide", small_config(vocab_size=16384))
+    with formation.Engine(formation.open(wide), memory=3_700_000) as engine:
+        assert ("head",) not in engine.plan(len(IDS) + 3).resident
+    head = read_bytes(wide, 3_700_000)[1]
+    assert head >= 4 * 2 * 16384 * 96
+    assert head == bytes_of_recording(wide, tmp_path / "passing.ofb", 3_700_000, level)[1]
+
+
+def test_the_sample_is_recorded_in_full_within_less_memory_than_it_has_bytes(tmp_path: Path) -> None:
+    checkpoint = formation.open(folder("kimi_k25"))
+    out = begin(checkpoint, Order(IDS, 3), Watch("full", "minimal", "all"), tmp_path / "run.ofb", means(memory="4MiB", parity="none"))
+    assert checkpoint.total_bytes > 4 << 20
+    assert not any(r.violated for r in out.rules)
+
+
+def test_memory_that_capture_needs_is_named_when_it_is_not_there(k25_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(BudgetError, match=r"got 1\.05 MB: weights in use .*, capture "):
+        run(k25_folder, tmp_path / "run.ofb", memory="1MiB")
 
 
 def test_a_prefilled_position_and_a_decoded_one_are_observed_alike(recorded: Recording, k25_folder: Path, tmp_path: Path) -> None:

@@ -192,17 +192,20 @@ class _Run:
     ) -> Iterator[None]:  # fmt: skip
         """First the rows are on disk, then the lines, then the note of both."""
         sidecars.commit(step.position)
+        yield
         for observations in positions(chain(prompt, lines)):
             ledger.append(observations)
             yield
         commit = self.writer.commit()
+        yield
         reads.append(_account(step))
+        yield
         progress.write(self.out, self.watch, commit)
 
     def _recorder(self, biases: Mapping[int, F32], sidecars: Sidecars, first: int) -> Recorder:
         engine, steps = self.engine, range(self.before, self.before + self.order.tokens)
         level, prompt_level = self.watch.capture, self.watch.capture_prompt
-        engine.probe_bytes = partial(capture_bytes, engine.model, level=level, prompt_level=prompt_level)
+        engine.probe_bytes = partial(capture_bytes, engine.model, level=level, prompt_level=prompt_level, prompt=self.before + 1)
         recorder = Recorder(
             engine.model.shape, engine.model.router, biases, steps, level=level, prompt_level=prompt_level, sidecars=sidecars, first=first,
             threads=engine.threads, later=True,

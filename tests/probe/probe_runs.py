@@ -50,14 +50,15 @@ def plain(probe: Probe) -> Probe:
 
 
 def prepare(
-    engine: formation.Engine, steps: range, wrap: Wrap, levels: dict[str, str], *, rows: tuple[Path, str] | None = None, first: int = 0
-) -> Recorder:
+    engine: formation.Engine, steps: range, wrap: Wrap, levels: dict[str, str], *, rows: tuple[Path, str] | None = None, first: int = 0,
+    later: bool = False,
+) -> Recorder:  # fmt: skip
     """`rows`: where they go and their mode; `first`: a resumed run's first position"""
     engine._prepare(len(IDS), len(IDS))
     shape, router = engine.model.shape, engine.model.moe.router
     sidecars = Sidecars(*rows, shape, positions=first or None) if rows else None
-    recorder = Recorder(shape, router, engine.router_biases(), steps, sidecars=sidecars, first=first, **levels)
-    engine.probe = wrap(recorder)
+    recorder = Recorder(shape, router, engine.router_biases(), steps, sidecars=sidecars, first=first, threads=2, later=later, **levels)
+    engine.probe, engine.idle = wrap(recorder), recorder.idle
     return recorder
 
 
@@ -74,12 +75,12 @@ def close_rows(recorder: Recorder) -> None:
 
 def record_steps(
     folder: Path, prompt: int, *, wrap: Wrap = plain, keep_cache: bool = True, threads: int = 2, rows: tuple[Path, str] | None = None,
-    **levels: str,
+    later: bool = False, **levels: str,
 ) -> Recorded:  # fmt: skip
     """IDS, of which all but the first `prompt` are forced one by one"""
     observations: list[Observation] = []
     with formation.Engine(formation.open(folder), memory="24MiB", threads=threads, keep_cache=keep_cache) as engine:
-        recorder = prepare(engine, range(prompt - 1, len(IDS) - 1), wrap, levels, rows=rows)
+        recorder = prepare(engine, range(prompt - 1, len(IDS) - 1), wrap, levels, rows=rows, later=later)
         logits = []
         for step in engine.generate(IDS[:prompt], len(IDS) - prompt, Forced(IDS)):
             token = Token(step.id, bytes([step.id % 256]), "forced", "forced")

@@ -7,13 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from probe_runs import Forced, finish, prepare
+from probe_runs import Forced, prepare
 from tools.synthetic_checkpoint import k25_config
 
 import formation
+from formation.kernels.tensor import F32
 from formation.model.catalog import read_model
+from formation.probe.aside import Job
 from formation.probe.cost import FIXED_BYTES, capture_bytes
+from formation.probe.head import ModelHead
 from formation.probe.pending import Token
+from formation.probe.recorder import Recorder
 from formation.probe.spool import IN_MEMORY_BYTES
 from small_models import small_checkpoint, small_config
 
@@ -27,19 +31,34 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def peak_bytes(folder: Path, levels: dict[str, str] | None) -> int:
-    """Largest traced memory of a prompt and one step, numpy's arrays included"""
-    ids = np.random.default_rng(1).integers(0, 4096, PROMPT + 1).tolist()
+    """Largest traced memory of a prompt and two steps, numpy's arrays included; each step is worked on when the next has been computed"""
+    ids = np.random.default_rng(1).integers(0, 4096, PROMPT + 2).tolist()
     with formation.Engine(formation.open(folder), memory="96MiB", threads=2) as engine:
-        list(engine.generate(ids[:PROMPT], 1, Forced(ids)))  # every weight that is kept, is there
-        recorder = prepare(engine, range(PROMPT - 1, PROMPT), lambda probe: probe, levels) if levels else None
+        list(engine.generate(ids[:PROMPT], 2, Forced(ids)))  # every weight that is kept, is there
+        recorder = prepare(engine, range(PROMPT - 1, PROMPT + 1), lambda probe: probe, levels, later=True) if levels else None
         engine.probe = recorder
+        unfinished: Job | None = None
         tracemalloc.start()
-        for step in engine.generate(ids[:PROMPT], 1, Forced(ids)):
+        for step in engine.generate(ids[:PROMPT], 2, Forced(ids)):
             if recorder:
-                finish(engine, recorder, PROMPT - 1, step.logits, Token(step.id, b"", "forced", "forced"))
+                wait(unfinished)
+                unfinished = begin(engine, recorder, step.position - 1, step.logits, Token(step.id, b"", "forced", "forced"))
+        wait(unfinished)
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
     return peak
+
+
+def begin(engine: formation.Engine, recorder: Recorder, position: int, logits: F32, token: Token) -> Job:
+    lines = list(recorder.prompt_observations())
+    with engine.head() as tensors:  # it stays in memory
+        head = ModelHead(engine.model, tensors, threads=2)
+        return recorder.begin_step(position, token, logits, head, lambda more: iter(lines + more and []))
+
+
+def wait(job: Job | None) -> None:
+    if job:
+        job.wait()
 
 
 @pytest.mark.parametrize("levels", [("minimal", "minimal"), ("standard", "minimal"), ("full", "full")], ids="/".join)

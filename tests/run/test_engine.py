@@ -106,6 +106,34 @@ def test_a_probe_sees_every_tap_once_per_position_and_changes_nothing(k25_folder
     assert {Tap.EMBEDDING, Tap.FINAL_NORM, Tap.LOGITS} <= {site.tap for site in probe.seen}
 
 
+@pytest.mark.parametrize("bound", [1, 4 * 4 * 20 * 3])
+def test_attention_weights_are_shown_in_bounded_pieces_with_the_same_bits(k25_folder: Path, monkeypatch: pytest.MonkeyPatch, bound: int) -> None:
+    class Pieces:
+        def __init__(self) -> None:
+            self.sizes: list[int] = []
+            self.rows: dict[tuple[int, int], bytes] = {}
+
+        def wants(self, tap: Tap) -> bool:
+            return tap is Tap.ATTENTION_WEIGHTS
+
+        def __call__(self, site: Site, positions: np.ndarray, values: np.ndarray) -> None:
+            if site.tap is Tap.ATTENTION_WEIGHTS:
+                self.sizes.append(values.nbytes)
+                for position, weights in zip(positions.tolist(), values, strict=True):
+                    assert not weights[:, position + 1 :].any()
+                    self.rows[site.layer, position] = weights[:, : position + 1].tobytes()
+
+    ids, whole, pieces = list(range(20)), Pieces(), Pieces()
+    with engine(k25_folder, probe=whole) as e:
+        wanted = e.logits(ids).tobytes()
+    monkeypatch.setattr("formation.model.attention.WATCHED_BYTES", bound)
+    with engine(k25_folder, probe=pieces) as e:
+        assert wanted == e.logits(ids).tobytes()
+    assert whole.rows == pieces.rows and 4 * 20 == len(pieces.rows)
+    assert 4 == len(whole.sizes)
+    assert max(pieces.sizes) <= max(bound, 4 * 4 * 20) < max(whole.sizes)
+
+
 def test_taps_obey_the_sum_rules_bit_for_bit(k25_folder: Path) -> None:
     class Keeping(dict):
         def wants(self, tap: Tap) -> bool:

@@ -6,6 +6,7 @@ Bytes read are those the file system gave. No timing is looked at.
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import subprocess
@@ -49,22 +50,62 @@ slots = {str(key): stream.bytes_of(key) for key in (("layer", 0), ("layer", 1), 
 print(json.dumps({"passes": passes, "slots": slots, "slots_peak": stream.peak_bytes, "stream": plan.stream_bytes,
                   "bytes_per_token": plan.bytes_per_token, "total": engine.checkpoint.total_bytes}))
 """
+RECORD = """
+import re, sys
+from pathlib import Path
+import formation
+from formation import recording
+from formation.kernels import ops
+from formation.ledger.progress import Watch
+from formation.run.order import Order
+
+def resident_bytes(line):
+    return 1024 * int(re.search(line + r":\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+
+folder, budget, prompt, tokens = sys.argv[1], *map(int, sys.argv[2:])
+checkpoint = formation.open(folder)
+recording.Engine(checkpoint, memory=budget, threads=2)
+ops.isa()
+idle, grown = resident_bytes("VmRSS"), []
+means = recording.Means(budget, 2, parity="none", on_step=lambda step: grown.append(resident_bytes("VmHWM") - idle))
+order = Order(tuple(37 * i % 8192 for i in range(prompt)), tokens)
+with recording.store.create(Path(folder) / "run.ofb") as writer, means.engine(checkpoint) as engine:
+    run = recording._Run(Path(folder) / "run.ofb", order, Watch("full", "minimal", "all"), means, engine, writer, "0" * 64)
+    run._form([], recording.Sidecars(run.out, "all", engine.model.shape, positions=0))
+grown.append(resident_bytes("VmHWM") - idle)
+print(max(grown))
+"""
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    """What one process saw: a prefill, then four decode steps."""
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     if not Path("/proc/self/status").exists():
         pytest.skip("resident memory is read from /proc, which this system lacks")
     folder = tmp_path_factory.mktemp("memory") / "model"
     config = k25_config(5, 36)
     config["text_config"] |= SHAPES
     write_checkpoint(folder, config, pool=1 << 20)
-    arguments = [sys.executable, "-c", RUN, str(folder), str(BUDGET), str(PROMPT), str(TOKENS)]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    (folder / "tiktoken.model").write_bytes(b"".join(base64.b64encode(bytes([b])) + b" " + str(b).encode() + b"\n" for b in range(256)))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": {"256": {"content": "[EOS]", "special": True}}}))
+    yield folder
     shutil.rmtree(folder)
+
+
+def told(folder: Path, program: str) -> Any:
+    arguments = [sys.executable, "-c", program, str(folder), str(BUDGET), str(PROMPT), str(TOKENS)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    yield json.loads(done.stdout)
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path) -> dict[str, Any]:
+    """What one process saw: a prefill, then four decode steps."""
+    return told(folder, RUN)  # type: ignore[no-any-return]
+
+
+def test_recording_stays_within_the_idle_process_and_the_budget(folder: Path) -> None:
+    assert told(folder, RECORD) <= 1.05 * BUDGET
 
 
 def test_the_checkpoint_is_several_times_larger_than_the_budget(run: dict[str, Any]) -> None:

@@ -58,6 +58,13 @@ def test_a_small_budget_reads_the_rest_again_for_every_token() -> None:
     assert plan.bytes_per_token == K25_SIZES.experts_per_token + K25_SIZES.always - plan.resident_bytes
 
 
+def test_with_capture_the_head_is_the_first_part_to_stay() -> None:
+    without, captured = (make_plan(K25, K25_SIZES, parse_bytes("12GiB"), 1024, 1, capture) for capture in (0, 200_000_000))
+    assert ("head",) not in without.resident
+    assert ("head",) in captured.resident
+    assert captured.bytes_per_token - without.bytes_per_token < 200_000_000 + max(K25_SIZES.layers)
+
+
 def test_a_prompt_reads_every_layer_once_and_the_union_of_its_experts() -> None:
     plan = make_plan(K25, K25_SIZES, parse_bytes("32GiB"), 1024)
     for positions, share in ((8, 0.15), (32, 0.49), (100, 0.88)):
@@ -66,27 +73,29 @@ def test_a_prompt_reads_every_layer_once_and_the_union_of_its_experts() -> None:
 
 
 @settings(max_examples=150)
-@given(budget=st.integers(1 << 20, 1 << 40), positions=st.integers(1, 200_000), rows=st.integers(1, 64))
-def test_every_plan_fits_its_budget_or_is_refused(budget: int, positions: int, rows: int) -> None:
+@given(budget=st.integers(1 << 20, 1 << 40), positions=st.integers(1, 200_000), rows=st.integers(1, 64), capture=st.integers(0, 1 << 34))
+def test_every_plan_fits_its_budget_or_is_refused(budget: int, positions: int, rows: int, capture: int) -> None:
     try:
-        plan = make_plan(K25, K25_SIZES, budget, positions, rows)
+        plan = make_plan(K25, K25_SIZES, budget, positions, rows, capture)
     except BudgetError as error:
         assert "weights in use" in str(error)
+        assert bool(capture) == (", capture " in str(error))
         return
-    assert plan.resident_bytes + plan.transient_bytes + plan.cache_bytes + plan.activation_bytes <= budget
+    assert plan.resident_bytes + plan.transient_bytes + plan.cache_bytes + plan.activation_bytes + capture <= budget
+    assert plan.stream_bytes + plan.cache_bytes + plan.activation_bytes + plan.capture_bytes == budget
     assert plan.expert_cache_bytes >= 0
     assert plan.chunk >= 1
 
 
 @settings(max_examples=50)
-@given(positions=st.integers(1, 10_000))
-def test_the_budget_that_a_refusal_asks_for_is_enough(positions: int) -> None:
+@given(positions=st.integers(1, 10_000), capture=st.integers(0, 1 << 32))
+def test_the_budget_that_a_refusal_asks_for_is_enough(positions: int, capture: int) -> None:
     model = read_model(fp8_config())
     sizes = sizes_of(model)
     with pytest.raises(BudgetError) as refusal:
-        make_plan(model, sizes, 1, positions)
+        make_plan(model, sizes, 1, positions, 1, capture)
     asked = str(refusal.value.hint).split("--memory ")[1].split()[0]
-    assert make_plan(model, sizes, parse_bytes(asked), positions).stream_bytes > 0
+    assert make_plan(model, sizes, parse_bytes(asked), positions, 1, capture).stream_bytes > 0
 
 
 @pytest.mark.parametrize(("text", "count"), [("8GiB", 8 << 30), ("1.5 gb", 1_500_000_000), ("512MiB", 512 << 20), ("4096", 4096), (7, 7)])

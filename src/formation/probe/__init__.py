@@ -7,6 +7,7 @@ layer_probe.py  one layer, within a pass or alone: from its taps to what the led
 step.py         what can be derived once a step's token is known: attribution and lens
 head.py         the final norm and lm_head, as the derivations need them
 pending.py      a step from its rows to its lines
+aside.py        work that nobody waits for yet, done while the run would wait for its disk
 recorder.py     the probe that puts all of it together
 sidecars.py     rows and router logits, put beside the ledger
 spool.py        finished values of a long pass, kept outside memory

@@ -5,7 +5,7 @@
     job = aside.job()
     job.put(piece)              # pieces of the first phase
     job.go(phases)              # then what each step of the iterator gives, phase by phase; its own code counts as a piece
-    job.wait()                  # what is left, and everything older, now
+    job.wait()                  # what is left of it, now
 
 A piece is told how many threads it may use, all of them, as the run itself stands still; it should take a few milliseconds, which is how much later
 than it could the run may go on. All happens in the run's own thread: nothing competes with it, and nothing depends on when a piece is done.

@@ -24,11 +24,12 @@ COPIES = 3  # of a line's values while it is made
 FIXED_BYTES = 1 << 19
 
 
-def capture_bytes(model: Model, positions: int, *, level: str, prompt_level: str, steps: int = 1) -> int:
-    """For a run of `positions`, all of which the first pass may compute, and of which `steps` await their token together. Levels as the recorder's."""
+def capture_bytes(model: Model, positions: int, *, level: str, prompt_level: str, steps: int = 1, prompt: int | None = None) -> int:
+    """For a run of `positions`, of which its first pass shows `prompt` (None: all), and of which `steps` await their token together. Levels as the
+    recorder's."""
     shape = model.shape
     waiting = (steps + 1) * shape.layers * (_step_layer_bytes(model) + _line_bytes(model, level))
-    first = _pass_bytes(model, positions, positions, steps, level, prompt_level)
+    first = _pass_bytes(model, positions if prompt is None else prompt, positions, steps, level, prompt_level)
     later = _pass_bytes(model, 1, positions, 1, level, prompt_level) + _finish_bytes(model, level)
     return FIXED_BYTES + waiting + _kept_bytes(model, positions, steps, level) + max(first, later)
 

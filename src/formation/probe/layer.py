@@ -54,9 +54,9 @@ class Cell:
     shared: F32 | None
 
     def copied(self) -> Cell:
-        """One that stays when the layer's rows are gone"""
+        """One that stays when the layer's rows are gone, without what only shares are computed from"""
         rows = (self.a.copy(), self.u.copy(), self.m.copy(), self.after.copy(), self.cache_entry.copy())
-        return Cell(self.layer, self.position, *rows, self.routed and self.routed.copied(), self.outputs, self.shared)  # these are its own
+        return Cell(self.layer, self.position, *rows, self.routed and self.routed.copied(), None, self.shared)
 
 
 class LayerRows:

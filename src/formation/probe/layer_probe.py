@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -25,54 +25,17 @@ class Observed:
     writes: F32 | None
 
 
-@dataclass(frozen=True)
-class Shown:
-    """A cell and all that its values follow from. `attention` is a summary, or the weights [H, keys] to be summarised; `bias` [E]."""
-
-    cell: Cell
-    level: str
-    router: ops.Router
-    bias: F32 | None
-    attention: Values | F32 | None
-
-    def copied(self) -> Shown:
-        """One that stays when the layer's rows are gone, so that it can be observed later"""
-        return replace(self, cell=self.cell.copied())
-
-    def observe(self) -> Observed:
-        cell = self.cell
-        measured = readout.row_values(cell.a, cell.u, cell.m, cell.after, cell.cache_entry)
-        derived: Values = {}
-        writes = None
-        if cell.routed is not None:
-            measured |= readout.routing_values(self.router, cell.routed, self.bias)
-        if self.level != "minimal":
-            measured |= self._attention()
-            derived = readout.share_values(cell.a, cell.m, cell.after)
-        if cell.routed is not None and cell.outputs is not None:
-            writes = readout.gated(cell.outputs, cell.routed.gates)
-            measured |= readout.expert_values(cell.outputs, writes, cell.shared, cell.m)
-        return Observed(cell, measured, derived, writes)
-
-    def _attention(self) -> Values:
-        if isinstance(self.attention, np.ndarray):
-            return readout.attention_values(self.attention, by_head=self.level == "full")
-        return self.attention or {}
-
-
 class LayerProbe:
-    """`rows` takes the taps. `level` gives the capture level of a position; `bias` [E] is what the layer's router adds to its scores; `keep` says
-    of a position and a number of bytes whether its attention weights may be kept until it is observed: they are summarised at once if not."""
+    """`rows` takes the taps. `level` gives the capture level of a position; `bias` [E] is what the layer's router adds to its scores."""
 
     def __init__(
-        self, layer: int, positions: I64, x: F32, *, level: Callable[[int], str], router: ops.Router, bias: F32 | None,
-        keep: Callable[[int, int], bool] = lambda position, nbytes: False,
+        self, layer: int, positions: I64, x: F32, *, level: Callable[[int], str], router: ops.Router, bias: F32 | None
     ) -> None:  # fmt: skip
-        self._level, self._router, self._bias, self._keep = level, router, bias, keep
+        self._level, self._router, self._bias = level, router, bias
         detailed = frozenset(p for p in positions.tolist() if level(p) != "minimal")
         self.rows = LayerRows(layer, positions, x, detailed)
         self._attended = bool(detailed)
-        self._attention: dict[int, Values | F32] = {}
+        self._attention: dict[int, Values] = {}
 
     def wants(self, tap: Tap) -> bool:
         return tap is not Tap.ATTENTION_WEIGHTS or self._attended
@@ -86,22 +49,28 @@ class LayerProbe:
             self.rows.put(site.tap, positions, values)
 
     def _attend(self, positions: I64, values: F32 | I64) -> None:
-        """Weights over all keys are too many to keep, but for a few. values [T, H, keys]"""
+        """Summaries at once: weights over all keys are too many to keep. values [T, H, keys]"""
         for position, weights in zip(positions.tolist(), values, strict=True):
             level = self._level(position)
             if level != "minimal":
                 own = np.array(weights[:, : position + 1], np.float32)  # zeros beyond
-                kept = self._keep(position, own.nbytes)
-                self._attention[position] = own if kept else readout.attention_values(own, by_head=level == "full")
-
-    def shown(self) -> Iterator[Shown]:
-        """Position by position, when the layer has ended. Raises RuleBroken for what was not shown, or not computed so."""
-        self.rows.check()
-        return map(self._shown, self.rows.cells())
+                self._attention[position] = readout.attention_values(own, by_head=level == "full")
 
     def observed(self) -> Iterator[Observed]:
-        """The same, observed"""
-        return map(Shown.observe, self.shown())
+        """Position by position, when the layer has ended. Raises RuleBroken for what was not shown, or not computed so."""
+        self.rows.check()
+        return map(self._observe, self.rows.cells())
 
-    def _shown(self, cell: Cell) -> Shown:
-        return Shown(cell, self._level(cell.position), self._router, self._bias, self._attention.pop(cell.position, None))
+    def _observe(self, cell: Cell) -> Observed:
+        measured = readout.row_values(cell.a, cell.u, cell.m, cell.after, cell.cache_entry)
+        derived: Values = {}
+        writes = None
+        if cell.routed is not None:
+            measured |= readout.routing_values(self._router, cell.routed, self._bias)
+        if self._level(cell.position) != "minimal":
+            measured |= self._attention.get(cell.position, {})
+            derived = readout.share_values(cell.a, cell.m, cell.after)
+        if cell.routed is not None and cell.outputs is not None:
+            writes = readout.gated(cell.outputs, cell.routed.gates)
+            measured |= readout.expert_values(cell.outputs, writes, cell.shared, cell.m)
+        return Observed(cell, measured, derived, writes)

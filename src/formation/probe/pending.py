@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -19,12 +19,12 @@ from formation.probe.aside import Job, Piece
 from formation.probe.encode import Observation, Values, complete, number
 from formation.probe.head import Head, MeanRow
 from formation.probe.layer import HINT, Cell
-from formation.probe.layer_probe import Shown
+from formation.probe.layer_probe import Observed
 from formation.probe.sidecars import Sidecars
 from formation.probe.step import Final, StepLayer
 
 PIECE_MACS = 1 << 28  # of the lens: about 4 ms of two threads
-PIECE_BOUNDARIES = 8  # whose logits are described together
+PIECE_BOUNDARIES = 4  # whose logits are described together
 PIECE_LAYERS = 8  # whose writes are attributed together
 
 
@@ -46,21 +46,15 @@ class PendingStep:
         self.position = position
         self.x = x  # x_0 [D]
         self.job = job
-        self.shown = 0  # layers
+        self.shown = 0  # layers that have ended
         self.layers: dict[int, StepLayer] = {}
-        self._cells: dict[int, Cell] = {}  # for the rows beside the ledger; without what experts gave
+        self._cells: dict[int, Cell] = {}  # for the rows beside the ledger
         self.values: dict[str, tuple[Values, Values]] = {"embed": (measured, {})} | {f"layer {layer}": ({}, {}) for layer in range(layers)}
 
-    def add(self, shown: Shown) -> None:
-        """The next layer; observed by the job."""
-        self.shown += 1
-        self.job.put(partial(self._observe, shown))
-
-    def _observe(self, shown: Shown, threads: int) -> None:
-        observed = shown.observe()
-        cell = observed.cell
+    def add(self, observed: Observed) -> None:
+        cell = observed.cell.copied()
         self.layers[cell.layer] = StepLayer(cell.a, cell.u, cell.m, cell.after, observed.writes, cell.shared)
-        self._cells[cell.layer] = replace(cell, outputs=None)
+        self._cells[cell.layer] = cell
         self.values[f"layer {cell.layer}"] = observed.measured, observed.derived
 
     def put_rows(self, sidecars: Sidecars) -> None:

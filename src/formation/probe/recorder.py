@@ -14,6 +14,7 @@ Memory: during a layer its taps for all new positions of the pass; from then on 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 
 import numpy as np
 
@@ -28,7 +29,7 @@ from formation.probe.aside import Aside, Job, Piece
 from formation.probe.encode import Observation, Values, complete
 from formation.probe.head import Head, MeanRow
 from formation.probe.layer import HINT
-from formation.probe.layer_probe import LayerProbe, Shown
+from formation.probe.layer_probe import LayerProbe
 from formation.probe.pending import PendingStep, Token
 from formation.probe.sidecars import Sidecars
 from formation.probe.spool import Spool
@@ -36,6 +37,7 @@ from formation.probe.spool import Spool
 UNUSED = {Tap.FINAL_NORM, Tap.LOGITS}  # the caller has the logits
 KEPT_BYTES = 64 << 20  # of attention weights that wait to be summarised
 
+Tape = list[tuple[Site, I64, F32 | I64]]
 Write = Callable[[list[Observation]], Iterable[None]]
 
 
@@ -56,6 +58,7 @@ class Recorder:
         self._next = first  # the first position that no finished pass has shown
         self.sidecars = sidecars
         self._open: LayerProbe | None = None  # the layer that is being shown
+        self._tape: Tape = []  # what it showed and has not seen yet
         self._spool = Spool()
         self._prompt: list[int] = []  # spooled positions
         self._pending: dict[int, PendingStep] = {}
@@ -78,9 +81,12 @@ class Recorder:
             self._begin(positions, values)
             return
         layer = self._layer(site.layer)
-        layer(site, positions, values)
+        if self._can_wait(site, positions, values):
+            self._tape.append((site, positions.copy(), values.copy()))
+        else:
+            layer(site, positions, values)
         if site.tap is Tap.RESIDUAL:
-            self._close(layer)
+            self._close(layer, values)
 
     def _begin(self, positions: I64, values: F32 | I64) -> None:
         if int(positions[0]) != self._next:
@@ -103,11 +109,16 @@ class Recorder:
         self._pending[position] = PendingStep(position, x, measured, self.shape.layers, self._aside.job())
 
     def _new_layer(self, layer: int, positions: I64, x: F32) -> LayerProbe:
-        return LayerProbe(layer, positions, x, level=self._level, router=self.router, bias=self.biases.get(layer), keep=self._keeps)
+        self._tape = []
+        return LayerProbe(layer, positions, x, level=self._level, router=self.router, bias=self.biases.get(layer))
 
-    def _keeps(self, position: int, nbytes: int) -> bool:
-        """Whether attention weights of a step, so many bytes a layer, may wait with what waits already"""
-        return position in self.steps and nbytes * (1 + sum(step.job.waiting for step in self._pending.values())) <= KEPT_BYTES
+    def _can_wait(self, site: Site, positions: I64, values: F32 | I64) -> bool:
+        """In a pass over a single step, all that its layers show; attention weights as far as there is room for them."""
+        assert self._open is not None
+        if not self._aside.later or len(self._open.rows.positions) > 1 or int(positions[0]) not in self.steps:
+            return False
+        waiting = 1 + self._pending[int(positions[0])].job.waiting
+        return site.tap is not Tap.ATTENTION_WEIGHTS or waiting * values.nbytes <= KEPT_BYTES
 
     def _layer(self, layer: int) -> LayerProbe:
         if self._open is None or self._open.rows.layer != layer:
@@ -119,24 +130,38 @@ class Recorder:
 
     # ---- the end of a layer
 
-    def _close(self, layer: LayerProbe) -> None:
-        for shown in layer.shown():
-            if shown.cell.position in self.steps:
-                self._pending[shown.cell.position].add(shown.copied())
-            else:
-                self._record(shown)
+    def _close(self, layer: LayerProbe, after: F32 | I64) -> None:
+        """x' [n, D]"""
         rows = layer.rows
+        if self._tape:
+            step = self._pending[int(rows.positions[0])]
+            step.job.put(partial(self._play, layer, self._tape, step))
+        else:
+            self._record(layer)
+        for position in rows.positions.tolist():
+            if position in self.steps:
+                self._pending[position].shown += 1
         if rows.layer + 1 < self.shape.layers:
-            self._open = self._new_layer(rows.layer + 1, rows.positions, rows.floats(Tap.RESIDUAL))
+            self._open = self._new_layer(rows.layer + 1, rows.positions, np.array(after, np.float32))
             return
         self._open = None
         self._next = int(rows.positions[-1]) + 1
 
-    def _record(self, shown: Shown) -> None:
-        cell, observed = shown.cell, shown.observe()
-        self._store(cell.position, f"layer {cell.layer}", observed.measured, observed.derived, self._reasons(cell.layer) | {NOT_A_STEP})
-        if self.sidecars:
-            self.sidecars.cell(cell)
+    def _play(self, layer: LayerProbe, tape: Tape, step: PendingStep, threads: int) -> None:
+        for site, positions, values in tape:
+            layer(site, positions, values)
+        for observed in layer.observed():
+            step.add(observed)
+
+    def _record(self, layer: LayerProbe) -> None:
+        for observed in layer.observed():
+            cell = observed.cell
+            if cell.position in self.steps:
+                self._pending[cell.position].add(observed)
+                continue
+            self._store(cell.position, f"layer {cell.layer}", observed.measured, observed.derived, self._reasons(cell.layer) | {NOT_A_STEP})
+            if self.sidecars:
+                self.sidecars.cell(cell)
 
     def _reasons(self, layer: int) -> set[str]:
         """Why values of this layer may be absent"""
