@@ -87,7 +87,6 @@ def test_usage(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "certified" not in capsys.readouterr().out
 
 
-@pytest.mark.xfail(strict=True, reason="verify does not read a certification's result: evidence.certification.read is there for it")
 def test_verify_refuses_a_certification_whose_result_is_none(bundle: Path) -> None:
     forgery = Forgery(Scene(read_bundle(bundle)), dict(read_bundle(bundle)))
     verdict(forgery, "certification", keys.load_or_create(), result={})

@@ -21,7 +21,7 @@ import numpy as np
 from tests.evidence import vectors
 from tests.ledger.small_ledger import ROUTER, SHAPE, Line, Maker
 
-from formation.evidence import documents, envelope, note, seal
+from formation.evidence import audited, certification, documents, envelope, note, seal
 from formation.kernels.choices import Router
 from formation.kernels.reference_choose import uniform
 from formation.ledger import canonical, merkle, sidecar
@@ -215,9 +215,17 @@ def later(folder: Path, name: str, kind: str, *, secret: bytes = vectors.SECRET,
     """audit.json or certification.json, as the commands that make them would sign it"""
     attestation = (folder / "attestation.json").read_bytes()
     run = envelope.read(attestation, envelope.RUN).statement.predicate
-    predicate = {"formation": "0.1.0", "outcome": "passed", "result": {}, "tree_head": run["tree_head"]} | changes
+    result = audit_result(folder) if kind == envelope.AUDIT else dict(certification.EXAMPLE)
+    predicate = {"formation": "0.1.0", "outcome": "passed", "result": result, "tree_head": run["tree_head"]} | changes
     subjects = {"attestation.json": sha256(attestation).hexdigest()}
     (folder / name).write_bytes(envelope.make(envelope.Statement(kind, subjects, predicate), vectors.key(secret)))
+
+
+def audit_result(folder: Path) -> dict[str, Any]:
+    """Of one cell of the ledger"""
+    lines = [json.loads(line) for line in (folder / "ledger.jsonl").read_bytes().splitlines()]
+    layers = len({line["slot"] for line in lines if line["slot"].startswith("layer ")})
+    return audited.example(1 + lines[-1]["position"], layers, sum(line["slot"] == "token" for line in lines))
 
 
 # ---- breaking one

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from formation import __version__
 from formation.certify.attack import BUNDLE, KEY, OTHER_BUNDLE, OTHER_KEY, Group
 from formation.certify.forgery import ATTESTATION, TREE_HEAD, Forgery
-from formation.evidence import certification, envelope, note, receipt, seal
+from formation.evidence import audited, certification, envelope, note, receipt, seal
 from formation.evidence.container import AUDIT, CERTIFICATION
 from formation.evidence.keys import PrivateKey
 from formation.evidence.strict import from_base64, to_base64
@@ -25,7 +25,7 @@ def verdict(f: Forgery, check: str, key: PrivateKey | None = None, *, kind: str 
     """A verdict on this bundle by the right key, but for `changes`"""
     name, usual = KINDS[check]
     head = f.head()
-    result = certification.EXAMPLE if check == "certification" else {}
+    result = certification.EXAMPLE if check == "certification" else audit_result(f)
     predicate = {
         "formation": __version__, "outcome": "passed", "result": result,
         "tree_head": seal.run_predicate(f.frozen(), head, "", "")["tree_head"],
@@ -33,6 +33,13 @@ def verdict(f: Forgery, check: str, key: PrivateKey | None = None, *, kind: str 
     digest = subject or hashlib.sha256(f.files[ATTESTATION]).hexdigest()
     statement = envelope.Statement(kind or usual, {ATTESTATION: digest}, {**predicate, **changes})
     f.files[name] = envelope.make(statement, key or f.scene.key)
+
+
+def audit_result(f: Forgery, **executed: int) -> dict[str, Any]:
+    """Of one cell of the run; `executed` are counts in place of the true ones"""
+    positions = 1 + max(position for position, _ in f.scene.slots)
+    result = audited.example(positions, f.scene.run.shape.layers, len(f.scene.steps))
+    return result | {"executed": result["executed"] | executed}
 
 
 def of_another_tree(f: Forgery, check: str) -> None:
@@ -73,6 +80,54 @@ for check in KINDS:
         GROUP.add(f"{check} {title}", holder, what, check, partial(later, check=check))
     who = "complete, about this bundle, signed by a key nobody knows"
     GROUP.add(f"{check} by a stranger", OTHER_KEY, who, check, partial(by_another, check=check), withheld=True)
+
+
+# ---- what their results say
+
+
+def with_differences(f: Forgery) -> None:
+    difference = {"position": 0, "slot": "layer 0", "field": "residual_norm", "expected": "1", "got": "2"}
+    verdict(f, "audit", result=audit_result(f) | {"differences": [difference], "difference_count": 1})
+
+
+def of_a_smaller_run(f: Forgery) -> None:
+    """All of a run of one position"""
+    verdict(f, "audit", result=audited.example(1, f.scene.run.shape.layers, 1))
+
+
+def of_nothing_tried(f: Forgery) -> None:
+    mutations = {**certification.EXAMPLE["mutations"], "count": 0, "refused": 0, "checks": {}}
+    verdict(f, "certification", result={**certification.EXAMPLE, "attacks": [], "mutations": mutations})
+
+
+def through(f: Forgery) -> None:
+    attacks = [{**attack, "observed": "verified", "state": certification.THROUGH} for attack in certification.EXAMPLE["attacks"]]
+    verdict(f, "certification", result={**certification.EXAMPLE, "attacks": [*certification.EXAMPLE["attacks"], *attacks]})
+
+
+def overcounted(f: Forgery) -> None:
+    mutations = {**certification.EXAMPLE["mutations"], "count": 100_000}
+    verdict(f, "certification", result={**certification.EXAMPLE, "mutations": mutations})
+
+
+ON_RESULTS: tuple[tuple[str, str, str, Callable[[Forgery], None]], ...] = (
+    ("audit without content", "its result says nothing", "audit", lambda f: verdict(f, "audit", result={})),
+    ("audit that lists differences", "passed, with a difference in its list", "audit", with_differences),
+    ("audit of more cells than there are", "its counts: more cells executed than in all", "audit",
+     lambda f: verdict(f, "audit", result=audit_result(f, cells=1 << 40))),
+    ("audit of cells that were not challenged", "its counts: two cells executed, one challenged", "audit",
+     lambda f: verdict(f, "audit", result=audit_result(f, cells=2))),
+    ("audit that executed nothing", "its counts: no cell executed", "audit", lambda f: verdict(f, "audit", result=audit_result(f, cells=0))),
+    ("audit that compared nothing", "its counts: no value compared", "audit", lambda f: verdict(f, "audit", result=audit_result(f, values=0))),
+    ("audit of some tokens", "its counts: one token of all", "audit", lambda f: verdict(f, "audit", result=audit_result(f, tokens=1))),
+    ("audit of a smaller run", "its counts fit each other, and not the ledger", "audit", of_a_smaller_run),
+    ("certification without content", "its result says nothing", "certification", lambda f: verdict(f, "certification", result={})),
+    ("certification that tried nothing", "no attack and no mutation", "certification", of_nothing_tried),
+    ("certification with an attack that got through", "passed, with it in its list", "certification", through),
+    ("certification that counts mutations nobody made", "its counts: more than were refused", "certification", overcounted),
+)  # fmt: skip
+for title, what, check, content in ON_RESULTS:
+    GROUP.add(title, KEY, what, check, content)
 
 
 # ---- receipts

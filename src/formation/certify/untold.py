@@ -29,7 +29,7 @@ PARTS = "attention attention_rounding mlp mlp_rounding combination_rounding expe
 ATTRIBUTION = frozenset(f"layer.dla{c}_{part}" for c in ("", "_centred", "_runner_up") for part in PARTS.split())
 LENS_NAMES = "logit logprob rank runner_up_logit runner_up_logprob runner_up_rank top top_logits entropy kl"
 LENS = frozenset(f"layer.{lens}_{name}" for lens in ("lens", "mid_lens") for name in LENS_NAMES.split())
-HEAD = of("lm_head", "logits_sha256 top top_logits final_scale exact_logit")
+HEAD = of("lm_head", "logits_sha256 top top_logits final_scale exact_logit direction_norm direction_norm_centred direction_norm_runner_up")
 TOKEN = of("token", "bytes") | of("sampler", "low high kept kept_mass")
 ALWAYS = DECLARED | RUN | EMBED | NORMS | ATTENTION | EXPERTS | COSINES | ATTRIBUTION | LENS | HEAD | TOKEN
 

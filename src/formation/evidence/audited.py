@@ -72,12 +72,13 @@ class Audited:
 
 def example(positions: int, layers: int, tokens: int) -> dict[str, Any]:
     """The result of an audit of one cell, which passed"""
+    cells = positions * layers
     return {
         "challenge": {"mode": CELLS, "cells": [[0, 0]], "columns": [], "seed": "0a", "seed_source": "named"},
-        "executed": {"cells": 1, "cells_in_all": positions * layers, "embeddings": positions, "tokens": tokens, "values": 40, "rows_opened": 2},
+        "executed": {"cells": 1, "cells_in_all": cells, "embeddings": positions, "tokens": tokens, "values": 40, "rows_opened": 2},
         "seal": HOLDS, "summary": "one cell", "not_executed": "the others", "prompt": "its text gives exactly its ids",
         "differences": [], "difference_count": 0,
-        "curve": {"cells": [{"edited": 1, "of": positions * layers, "probability": 1 / (positions * layers), "for_99": positions * layers}], "columns": []},
+        "curve": {"cells": [{"edited": 1, "of": cells, "probability": 1 / cells, "for_99": cells}], "columns": []},
         "weights": {"in_all": 3, "compared": 0, "tensors": [{"name": "a.weight", "sha256": "ab" * 32}]},
     }  # fmt: skip
 
@@ -169,10 +170,8 @@ def check_curve(value: Any, challenge: Mapping[str, Any], positions: int, layers
 def is_point(value: Any, of: int) -> bool:
     point = fields(CHECK, "audit, point of a curve", value, POINT)
     probability = point["probability"]
-    counts = is_count(point["edited"]) and is_count(point["for_99"]) and is_count(point["of"])
-    if not counts or point["of"] != of or type(probability) not in (int, float):
-        return False
-    return 1 <= point["edited"] <= of and 1 <= point["for_99"] <= of and 0 <= probability <= 1
+    parts = all(is_count(point[name]) and 1 <= point[name] <= of for name in ("edited", "for_99", "of")) and point["of"] == of
+    return parts and type(probability) in (int, float) and bool(0 <= probability <= 1)
 
 
 def check_weights(value: Any) -> None:

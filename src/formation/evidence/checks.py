@@ -99,9 +99,12 @@ CHECKS: tuple[Check, ...] = (
           "that they are true: they are what the operator declares", (14,)),
     Check(34, INTEGRITY, "predicate", "what the statement says of run, tree head, contract, checkpoint, parity and weights is what the files say",
           "more than the files say", (4, 5, 8, 31, 32)),
-    Check(35, REPLAY, "audit", "audit.json, if there, is signed and about this tree head", "that the audit was done as it says", (10,)),
+    Check(35, REPLAY, "audit",
+          "audit.json, if there, is signed and about this tree head; its counts fit each other and the ledger, and its outcome is theirs",
+          "that the audit was done as it says", (10,)),
     Check(36, CERTIFIED, "certification",
-          "certification.json, if there, is signed and about this tree head", "that the attacks were run as it says", (10,)),
+          "certification.json, if there, is signed and about this tree head; its counts add up, and its outcome is theirs",
+          "that the attacks were run as it says", (10,)),
     Check(37, TIME, "nonce", "the anchor holds the nonce asked for", "when the run ended, or that it was the only one", (3,)),
 )  # fmt: skip
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
-from formation.evidence import container as containers
 from formation.evidence import audited, certification, documents, envelope, ledger_parts, note, payloads, seal
+from formation.evidence import container as containers
 from formation.evidence.audited import Audited
 from formation.evidence.certification import Certified
 from formation.evidence.checks import CHECKS, Check

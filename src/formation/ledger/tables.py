@@ -289,4 +289,4 @@ def decoded(folder: Path) -> Iterator[tuple[int, Any]]:
 
 
 def refused(folder: Path, number: int, why: object) -> EnvironmentFault:
-    return EnvironmentFault(f"{reader.find(folder)}, line {number}: {why}", hint="what was recorded is damaged: formation verify says more")
+    return EnvironmentFault(f"{reader.find(folder)}, line {number}: {why}", hint="it is damaged, or another version of formation recorded it")

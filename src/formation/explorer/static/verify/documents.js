@@ -12,7 +12,7 @@ import { CONTRACT } from "./tables.js";
 
 const isText = (value) => typeof value === "string";
 const isFlag = (value) => typeof value === "boolean";
-const isCount = (value) => Number.isInteger(value) && value >= 0;
+export const isCount = (value) => Number.isInteger(value) && value >= 0;
 const isAmount = (value) => typeof value === "number" && value >= 0;
 export const textOf = (value) => new TextDecoder().decode(encode(value, DOCUMENT));
 
@@ -99,7 +99,7 @@ function ascending(names, what) {
 }
 
 /** By the bytes of UTF-8, whose order is that of code points and not that of UTF-16 */
-function precedes(a, b) {
+export function precedes(a, b) {
   const [x, y] = [utf8(a), utf8(b)];
   const at = x.findIndex((byte, n) => byte !== y[n]);
   return at < 0 ? x.length < y.length : at < y.length && x[at] < y[at];

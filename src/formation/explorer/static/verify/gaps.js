@@ -17,9 +17,9 @@ export function same(rule, expected, found, where) {
 
 const distance = (a, b) => (a === a && b === b ? Math.abs(a - b) : Infinity);
 
-/** The terms make the total, up to the rounding of binary64; the distance itself is exact before its one rounding */
-export function closure(rule, total, terms, where) {
-  return gap(rule, Math.abs(exactSum([...terms, -total])), TOLERANCE * exactSum(terms.map(Math.abs)), where);
+/** The terms make the total, up to the rounding of binary64 and `allowance`, what they may be off; the distance is exact up to its one rounding */
+export function closure(rule, total, terms, allowance, where) {
+  return gap(rule, Math.abs(exactSum([...terms, -total])), TOLERANCE * exactSum(terms.map(Math.abs)) + allowance, where);
 }
 
 export function within(rule, low, value, high, tolerance, where) {

@@ -23,8 +23,12 @@ export const RULES = [
   CENSUS, FORMULAS, ATTRIBUTION, EXPERTS, HEAD_ROUNDING, LENS, routing.CHOICE, routing.SCORES, routing.GATES, RANKS, ENTROPY, DRAW,
 ];
 const ROUNDING = 2 ** -53;
+const LANES = 16; // of a sum over a row
+const SPARE = 12; // roundings beside those of one lane and of the sum of writes
+const LOST_SQUARES = 2 ** -50; // more than binary32 norms lose to squares too small for it
 const SHARED = fields.FIELDS.filter((field) => field.absent.includes(fields.NO_SHARED)).map((field) => field.name);
 const AGAINST = fields.FIELDS.filter((field) => field.absent.includes(fields.NO_RUNNER_UP)).map((field) => field.name);
+const FAMILIES = [["dla", ["dla", "direction_norm"]], ["lens", ["lens"]], ["mid_lens", ["mid_lens"]]];
 
 /** A result for each of RULES over the lines of a ledger that should hold positions 0, 1, … of these `kinds`. What the census refuses ends
  * the reading; the other rules then speak of the lines before. */
@@ -112,8 +116,8 @@ function* sharedGaps({ place, values }) {
 
 /** The runner-up of a step is known to all its attributions or to none, and so it is to its lenses. */
 function* runnerUpGaps(lines, place) {
-  for (const family of ["dla", "lens", "mid_lens"]) {
-    const names = AGAINST.filter((name) => name.startsWith(family));
+  for (const [family, prefixes] of FAMILIES) {
+    const names = AGAINST.filter((name) => prefixes.some((prefix) => name.startsWith(prefix)));
     const found = lines.flatMap(({ values }) => names.filter((name) => name in values).map((name) => values[name]));
     const reasons = reasonsOf(found);
     yield fact(CENSUS, !reasons.has(fields.NO_RUNNER_UP) || !reasons.has(""), `${family} of the runner-up at position ${place.position}`);
@@ -136,7 +140,6 @@ function* ofLine({ place, values }) {
   for (const name of ONE_LINE) if (name in values) yield formula(name, values, values[name], place);
   if (place.layer < 0) return;
   yield* routing.ofLine(values, place);
-  yield* expertClosures(values, place);
   for (const prefix of ["lens", "mid_lens"]) yield* lensBounds(values, prefix, place);
 }
 
@@ -145,17 +148,6 @@ function formula(name, inputs, found, place) {
   const where = `${name} in ${place}`;
   if (reason(expected) || reason(found)) return fact(FORMULAS, reason(expected) === reason(found), where);
   return same(FORMULAS, [expected], [found], where);
-}
-
-/** dla(m) = Σ experts + shared + rounding, of what is there: whether all is that should be, the census says */
-function* expertClosures(values, place) {
-  for (const component of fields.COMPONENTS) {
-    const names = ["mlp", "combination_rounding", "experts", "shared"].map((part) => `dla${component}_${part}`);
-    const [total, combination, experts, shared] = names.map((name) => values[name] ?? fields.absent(fields.NOT_A_STEP));
-    if ([total, combination, experts].some(reason)) continue;
-    const terms = [...experts, combination, ...(reason(shared) ? [] : [shared])];
-    yield closure(EXPERTS, total, terms, `${names[0]} in ${place}`);
-  }
 }
 
 function* lensBounds(values, prefix, place) {
@@ -193,13 +185,15 @@ function* ofPosition(lines) {
   const { place } = lines.find((each) => each.place.slot === "lm_head");
   const head = bySlot.get("lm_head");
   const token = bySlot.get("token").id;
-  const layers = lines.filter((each) => each.place.layer >= 0).map((each) => each.values);
+  const cells = lines.filter((each) => each.place.layer >= 0);
+  const layers = cells.map((each) => each.values);
   yield* runnerUpGaps(lines, place);
   yield* headRanks(head, token, place);
   yield* entropyBounds(head, place);
   yield* draw(bySlot.get("sampler"), head, token, place);
   if ("dla_logit" in head) {
     yield* attribution(bySlot.get("embed"), layers, head, place);
+    for (const cell of cells) yield* expertClosures(cell.values, head, cell.place);
     yield* lastLens(layers.at(-1), head, token, place);
   }
 }
@@ -243,10 +237,41 @@ function* attribution(embed, layers, head, place) {
   const inputs = positionInputs(embed, layers);
   for (const name of WHOLE_POSITION) yield formula(name, inputs, head[name], place);
   const terms = [embed.dla, ...PARTS.flatMap((name) => inputs[name])];
-  yield closure(ATTRIBUTION, head.exact_logit, terms, `exact_logit in ${place}`);
+  yield closure(ATTRIBUTION, head.exact_logit, terms, shareRoundings(head, "", pathNorms(embed, layers), place.run.shape), `exact_logit in ${place}`);
   const size = Math.abs(head.lm_head_rounding);
   const gap = Math.abs(exactSum([head.dla_logit, head.lm_head_rounding, -head.chosen_logit]));
   yield rounding(HEAD_ROUNDING, gap, ROUNDING * size, `lm_head_rounding in ${place}`, size);
+}
+
+/** Norms of the components that attribution adds up, and of the row that they make */
+export function pathNorms(embed, layers) {
+  const writes = layers.flatMap((layer) => [layer.attention_write_norm, layer.mlp_write_norm]);
+  return [embed.residual_norm, layers.at(-1).residual_norm, ...writes];
+}
+
+/** dla(m) = Σ experts + shared + rounding, of what is there: whether all is that should be, the census says */
+function* expertClosures(values, head, place) {
+  for (const component of fields.COMPONENTS) {
+    const names = ["mlp", "combination_rounding", "experts", "shared"].map((part) => `dla${component}_${part}`);
+    const [total, combination, experts, shared] = names.map((name) => values[name]);
+    if ([total, combination, experts, head[`direction_norm${component}`]].some(reason)) continue;
+    const terms = [...experts, combination];
+    const norms = [values.mlp_write_norm, ...values.expert_write_norms];
+    if (!reason(shared) && !reason(values.shared_output_norm)) {
+      terms.push(shared);
+      norms.push(values.shared_output_norm);
+    }
+    yield closure(EXPERTS, total, terms, shareRoundings(head, component, norms, place.run.shape), `${names[0]} in ${place}`);
+  }
+}
+
+/** How far the shares of components of these `norms` may be off together: each is a sum over D products whose rounding grows with |d| |c| / r,
+ * however much of the sum cancels */
+export function shareRoundings(head, component, norms, shape) {
+  const roundings = (shape.hidden / LANES + shape.chosen + SPARE) * ROUNDING;
+  const slope = head.final_scale > 0 ? head[`direction_norm${component}`] / head.final_scale : 0;
+  const allowance = roundings * slope * (exactSum(norms) + LOST_SQUARES);
+  return Number.isFinite(allowance) ? allowance : 0; // no honest scale is that small
 }
 
 /** The lens at the last boundary is the engine's head */

@@ -10,7 +10,7 @@ import { ADDITION, added, addition } from "./rules.js";
 import { sha256 } from "./sha256.js";
 
 export const ROWS = "rows";
-const POSITIONS = 64; // of a file
+export const POSITIONS = 64; // of a file
 const ALIGNMENT = 4096;
 const LARGEST_SIDE = 1 << 20; // so that no offset is beyond 2^53
 const LARGEST_POSITION = 1 << 30; // bytes, held in memory
@@ -61,10 +61,10 @@ class Layout {
   }
 }
 
-const fileName = (first) => `${String(first).padStart(8, "0")}.safetensors`;
+export const fileName = (first) => `${String(first).padStart(8, "0")}.safetensors`;
 
 /** Those that the ledger's first line allows */
-function layouts(folder, { shape }) {
+export function layouts(folder, { shape }) {
   const { layers, dense_layers, hidden, experts } = shape;
   if (folder === "router") return [new Layout(folder, ["logits", "selection"].map((name) => [name, layers - dense_layers, experts]))];
   const boundaries = ["residual", layers + 1, hidden];
@@ -72,7 +72,7 @@ function layouts(folder, { shape }) {
 }
 
 /** The one layout that the file's header and size have, and how many positions there are; the stream stands before the first then. */
-async function fitting(candidates, blob, first, name) {
+export async function fitting(candidates, blob, first, name) {
   for (const layout of candidates.filter((each) => each.positionBytes <= LARGEST_POSITION)) {
     const data = blob.size - layout.start(first);
     const positions = Math.floor(data / layout.positionBytes);

@@ -1,7 +1,9 @@
 // A bundle to a verdict: the numbered checks in their order, without weights and without a network: the twin of evidence/verify.py.
 
+import { readAudit } from "./audited.js";
 import { hex } from "./bytes.js";
 import { LINE, has } from "./canonical.js";
+import { readCertification } from "./certification.js";
 import { bytesOfBlob, pieces, wholeLines } from "./container.js";
 import * as documents from "./documents.js";
 import { AUDIT, CERTIFICATION, RUN, readAttestation } from "./envelope.js";
@@ -256,16 +258,18 @@ async function tensorDigests(exam) {
   return passed(exam.weights);
 }
 
-/** audit.json and certification.json: signed, by a known key, and about this bundle */
+/** audit.json and certification.json: signed, by a known key, about this bundle, and with counts that say what the outcome does */
 async function later(exam, check) {
   const name = `${check.name}.json`;
   if (!exam.has(name)) return notClaimed(`no ${name}`);
   const made = await readAttestation(await exam.read(name), check.name === "audit" ? AUDIT : CERTIFICATION);
   const outcome = documents.readLater(made.statement, treeHeadOf(exam.head), exam.attestationSha256, check.name);
+  const { result } = made.statement.predicate;
+  const content = check.name === "audit" ? readAudit(result, outcome, await exam.found()) : readCertification(result, outcome);
   if (outcome !== PASSED) return finding(FAILED, name, "an outcome of passed", outcome);
   const how = exam.signers.get(made.signer.fingerprint);
+  exam.notes[check.level] = how ? content : `${name} is signed by an unknown key`;
   if (how) return passed(`signed by ${made.signer.fingerprint}, ${how}`);
-  exam.notes[check.level] = `${name} is signed by an unknown key`;
   return notClaimed(`signed by ${made.signer.fingerprint}, which is unknown`);
 }
 
