@@ -12,10 +12,13 @@ from pathlib import Path
 
 import pytest
 from tests.evidence import vectors
+from tests.evidence.later_results import AUDITS, RUN, certified, mutants
+from tests.evidence.whole_bundles import audit_result
 from verdicts import GREEDY, KINDS, SAMPLED, browser_verdict, copy_of, expect_same, files_of
 
+from formation.evidence import audited, certification, envelope
 from formation.evidence import container as containers
-from formation.evidence import envelope
+from formation.evidence.strict import Refused
 from formation.ledger import canonical
 
 
@@ -145,23 +148,48 @@ def test_later_verdicts_are_read_alike(run, bundle):
     attestation = sha256((bundle / "attestation.json").read_bytes()).hexdigest()
     head = canonical.decode((bundle / "attestation.json").read_bytes(), limits=canonical.DOCUMENT)
     payload = canonical.decode(base64.b64decode(head["dsseEnvelope"]["payload"]), limits=canonical.DOCUMENT)
-    good = {"formation": "0.1.0", "outcome": "passed", "result": {}, "tree_head": payload["predicate"]["tree_head"]}
+    verdict = {"formation": "0.1.0", "outcome": "passed", "tree_head": payload["predicate"]["tree_head"]}
     right, wrong = {"attestation.json": attestation}, {"attestation.json": "ab" * 32}
-    cases = [
-        (good, right),
-        (good, wrong),
-        (good, {"anchor.json": attestation}),
-        ({**good, "outcome": "failed"}, right),
-        ({**good, "result": []}, right),
-    ]
-    cases += [({**good, "tree_head": {}}, right), ({**good, "more": 1}, right)]
-    for name, kind in (("audit", envelope.AUDIT), ("certification", envelope.CERTIFICATION)):
+    results = {"audit": (envelope.AUDIT, audit_result(bundle)), "certification": (envelope.CERTIFICATION, certified())}
+    for name, (kind, result) in results.items():
+        good = {**verdict, "result": result}
+        cases = [(good, right), (good, wrong), (good, {"anchor.json": attestation}), ({**good, "outcome": "failed"}, right)]
+        cases += [({**good, "result": other}, right) for other in ([], {}, {**result, "more": 1}, audited.example(4, 3, 3))]
+        cases += [({**good, "tree_head": {}}, right), ({**good, "more": 1}, right), ({**good, "outcome": "failed", "result": {}}, right)]
+        failed = []
         for predicate, subjects in cases:
             for key in (vectors.key(), vectors.key(vectors.OTHER_SECRET)):
                 (bundle / f"{name}.json").write_bytes(envelope.make(envelope.Statement(kind, subjects, predicate), key))
-                expect_same(run, bundle)
+                failed.append(expect_same(run, bundle))
+        assert [set()] * 2 + [{name}] * (2 * len(cases) - 2) == failed
         (bundle / f"{name}.json").unlink()
     assert set() == expect_same(run, bundle)
+
+
+READ = """([cases, run]) => JSON.parse(cases).map(([name, result, outcome]) => {
+  const { readAudit } = m["audited.js"];
+  try { return name === "audit" ? readAudit(result, outcome, run) : m["certification.js"].readCertification(result, outcome); }
+  catch (refusal) { if (!(refusal instanceof m["refusals.js"].Refused)) throw refusal; return `${refusal.check}: ${refusal.message}`; }
+})"""
+
+
+def test_their_results_are_read_with_the_same_words(run):
+    cases = [("audit", result, outcome) for name, result in AUDITS.items() for outcome in ("passed", "failed", None)]
+    cases += [("audit", mutant, "failed" if name == "failed" else "passed") for name, result in AUDITS.items() for mutant in mutants(result)]
+    cases += [("certification", result, outcome) for result in (certified(), *mutants(certified())) for outcome in ("passed", "failed")]
+    found = run(READ, [json.dumps(cases), RUN])  # one text for thousands is faster
+    expected = [words_of(*case) for case in cases]
+    assert [] == [(case, *pair) for case, *pair in zip(cases, expected, found, strict=True) if pair[0] != pair[1]]
+    assert 2000 < len(cases)
+
+
+def words_of(name: str, result: object, outcome: str) -> str:
+    try:
+        if name == "audit":
+            return str(audited.read(result, outcome).of_run(RUN["positions"], RUN["layers"], RUN["steps"]))
+        return str(certification.read(result, outcome))
+    except Refused as refusal:
+        return f"{refusal.check}: {refusal}"
 
 
 def test_a_bundle_of_another_seals_nothing_here(run, bundles, bundle):

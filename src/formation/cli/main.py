@@ -7,11 +7,11 @@ import sys
 from collections.abc import Sequence
 
 import formation
-from formation.cli import audit, certify, demo, doctor, export, generate, inspect, key, receipt, record, seal, show, verify
+from formation.cli import audit, certify, compare, demo, doctor, explore, export, generate, inspect, key, note, receipt, record, seal, show, verify
 from formation.cli.speech import say_error
 from formation.errors import FormationError, Interrupted
 
-COMMANDS = (inspect, generate, record, show, export, seal, receipt, verify, key, audit, certify, doctor, demo)
+COMMANDS = (inspect, generate, record, show, explore, export, compare, note, seal, receipt, verify, key, audit, certify, doctor, demo)
 
 
 def build_parser() -> argparse.ArgumentParser:

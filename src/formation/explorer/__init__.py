@@ -1,5 +1,7 @@
 """Pages that show and check a bundle without anything but a browser.
 
-page.py             the verify page as one self-contained file, made of static/verify.html, its style and the modules of static/verify/
-static/verify/*.js  twins of the modules of `ledger` and `evidence` that verify: same bytes accepted, same checks named, same numbers, bit for bit
+page.py              pages as self-contained files, made of the templates, styles and modules of static/
+view.py              the explorer: a bundle's files packed into its page, which reads and verifies them itself
+static/verify/*.js   twins of the modules of `ledger` and `evidence` that verify: same bytes accepted, same checks named, same numbers, bit for bit
+static/explore/*.js  the explorer's views: one selection, every number from the embedded ledger; nothing is computed in Python
 """

@@ -1,9 +1,11 @@
-"""The verify page: one file that opens from disk, asks no network for anything, and runs only the script and style whose hashes its policy names.
+"""Pages of one file that open from disk, ask no network for anything, and run only the script and style whose hashes their policy names.
 
-    formation verify --page verify.html
+    formation verify --page verify.html     the verify page
+    formation explore run.ofb               the explorer, with a bundle in it: view.py
 
-static/verify/ holds ES modules, which a page opened from disk may not import. So each becomes a function that returns its exports, in the order
-they need each other. What the ledger and the verifier define in tables, fields and checks, is written into tables.js from here.
+static/verify/ and static/explore/ hold ES modules, which a page opened from disk may not import. So each becomes a function that returns its
+exports, in the order they need each other. What the ledger and the verifier define in tables, fields and checks, is written into tables.js
+from here.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from formation.ledger import fields
 
 STATIC = Path(__file__).parent / "static"
 ENTRY, TABLES = "page.js", "tables.js"
-IMPORT = re.compile(r'^import (\{[^}]*\}|\* as \w+) from "\./([\w-]+\.js)";\n', re.MULTILINE)
+EXPLORE = "explore.js"  # the explorer's entry
+IMPORT = re.compile(r'^import (\{[^}]*\}|\* as \w+) from "(?:\./|\.\./verify/)([\w-]+\.js)";\n', re.MULTILINE)
 EXPORT = re.compile(r"^export (?:async )?(?:const|class|function\*?) (\{[^}]*\}|\w+)", re.MULTILINE)
 POLICY = "default-src 'none'; script-src '{script}'; style-src '{style}'; base-uri 'none'; form-action 'none'"
 WORDS = (
@@ -32,12 +35,24 @@ WORDS = (
 
 def verify_page() -> bytes:
     """verify.html. The same bytes from the same sources."""
-    script, style = bundle(modules()), (STATIC / "verify.css").read_text("utf-8")
+    return assembled("verify.html", bundle(modules("verify")), styles("verify.css"), {})
+
+
+def explorer_page(data: str) -> bytes:
+    """explorer.html around `data`, elements that run nothing: view.py makes them. The same bytes from the same sources and data."""
+    script = bundle(modules("verify", "explore"), EXPLORE)
+    return assembled("explorer.html", script, styles("verify.css", "explorer.css"), {"DATA": data})
+
+
+def assembled(template: str, script: str, style: str, more: Mapping[str, str]) -> bytes:
     policy = POLICY.format(script=source_hash(script), style=source_hash(style))
-    page = (STATIC / "verify.html").read_text("utf-8")
-    for mark, text in (("POLICY", policy), ("STYLE", style), ("SCRIPT", script)):
-        page = page.replace(f"{{{{{mark}}}}}", text)
-    return page.encode()
+    parts = {"POLICY": policy, "STYLE": style, "SCRIPT": script, **more}
+    pieces = re.split(r"\{\{([A-Z]+)\}\}", (STATIC / template).read_text("utf-8"))  # what is put in is not searched for marks
+    return "".join(parts[piece] if n % 2 else piece for n, piece in enumerate(pieces)).encode()
+
+
+def styles(*names: str) -> str:
+    return "".join((STATIC / name).read_text("utf-8") for name in names)
 
 
 def source_hash(text: str) -> str:
@@ -48,9 +63,12 @@ def source_hash(text: str) -> str:
 # ---- the script
 
 
-def modules() -> dict[str, str]:
-    """Name -> source of every module, tables.js among them"""
-    found = {path.name: path.read_text("utf-8") for path in sorted((STATIC / "verify").glob("*.js"))}
+def modules(*folders: str) -> dict[str, str]:
+    """Name -> source of every module of these folders, tables.js among them. Raises ValueError if two have one name."""
+    paths = [path for folder in folders for path in sorted((STATIC / folder).glob("*.js"))]
+    found = {path.name: path.read_text("utf-8") for path in paths}
+    if len(found) < len(paths):
+        raise ValueError(f"modules: expected a name of its own for each, got one twice in {' and '.join(folders)}")
     return found | {TABLES: tables_source()}
 
 
@@ -85,9 +103,9 @@ def constants(values: Mapping[str, Any]) -> Iterator[str]:
         yield f"export const {name} = {text};\n".replace("</", "<\\/").replace("<!--", "<\\!--")
 
 
-def bundle(sources: Mapping[str, str]) -> str:
-    """One script: every module that ENTRY needs, each a function of its own; `formation` is what a console or a test finds them by."""
-    parts = [module_text(name, sources[name]) for name in ordered(sources, ENTRY, ())]
+def bundle(sources: Mapping[str, str], entry: str = ENTRY) -> str:
+    """One script: every module that `entry` needs, each a function of its own; `formation` is what a console or a test finds them by."""
+    parts = [module_text(name, sources[name]) for name in ordered(sources, entry, ())]
     script = '"use strict";\nconst modules = {};\n' + "".join(parts) + "globalThis.formation = modules;\n"
     if re.search("</script|<!--", script, re.IGNORECASE):
         raise ValueError("modules: expected no text that would end the script element, got one")

@@ -1,0 +1,102 @@
+// A view: its title, one sentence with its formula, the drawing, and the same as a table; saved as SVG and CSV.
+
+import { element } from "../verify/elements.js";
+import { button, part, save, shown } from "./parts.js";
+import { paint, svgOf, svgText } from "./scene.js";
+
+const MOST_ROWS = 500; // of a table in the page; the CSV has all
+
+export class Card {
+  constructor(id, title, sentence) {
+    this.left = 0; // how far the drawing is scrolled; asking the drawing itself would make the page lay itself out
+    this.title = title;
+    this.sentence = element("p.sentence");
+    this.controls = element("div.controls");
+    this.body = element("div.body");
+    this.readout = part("p.readout", { "aria-live": "off" });
+    this.after = element("div.after");
+    this.tableButton = button("Table", () => this.toggle(), { "aria-pressed": "false" });
+    this.svgButton = button("SVG", () => save(`${id}.svg`, svgText(this.scene, title), "image/svg+xml"));
+    const csv = button("CSV", () => save(`${id}.csv`, csvOf(this.table()), "text/csv"));
+    const heading = part("h2", { id: `${id}-title` }, title);
+    const head = element("div.head", heading, this.controls, part("div.tools", { role: "group", "aria-label": `${title}: other forms` }, this.tableButton, this.svgButton, csv));
+    this.node = part("section.card", { id, "aria-labelledby": `${id}-title` }, head, this.sentence, this.body, this.readout, this.after);
+    this.say(sentence);
+  }
+
+  say(sentence) {
+    this.sentence.replaceChildren(element("span", sentence));
+  }
+
+  read(text) {
+    this.readout.replaceChildren(element("span", text));
+  }
+
+  /** `table` gives { head, rows } when it is asked for */
+  svg(scene, table, pick) {
+    this.keep(scene, table);
+    const drawing = svgOf(scene, this.title, { pick, read: (text) => this.read(text) });
+    this.put(part("div.scrolls-x", {}, drawing));
+  }
+
+  canvas(scene, table, attributes) {
+    this.keep(scene, table);
+    const canvas = part("canvas", { role: "img", "aria-label": this.title, ...attributes });
+    paint(scene, canvas);
+    this.put(part("div.scrolls-x", {}, canvas));
+    return canvas;
+  }
+
+  /** Nothing to draw here, and why */
+  nothing(reason) {
+    this.keep(null, () => ({ head: ["absent"], rows: [[reason]] }));
+    this.put(element("p.nothing", reason));
+    this.read("");
+  }
+
+  keep(scene, table) {
+    Object.assign(this, { scene, table });
+    this.svgButton.disabled = !scene;
+  }
+
+  put(drawing) {
+    this.drawing = drawing;
+    if (this.isTable) this.showTable();
+    else {
+      this.body.replaceChildren(drawing);
+      if (this.left) drawing.scrollLeft = this.left;
+      drawing.addEventListener("scroll", () => (this.left = drawing.scrollLeft), { passive: true });
+    }
+  }
+
+  get isTable() {
+    return this.tableButton.getAttribute("aria-pressed") === "true";
+  }
+
+  toggle() {
+    this.tableButton.setAttribute("aria-pressed", String(!this.isTable));
+    if (this.isTable) this.showTable();
+    else this.body.replaceChildren(this.drawing);
+  }
+
+  showTable() {
+    this.body.replaceChildren(part("div.scrolls", { tabindex: "0", role: "region", "aria-label": `${this.title}, as a table` }, tableOf(this.table())));
+  }
+}
+
+export function tableOf({ head, rows }) {
+  const body = rows.slice(0, MOST_ROWS).map((row) => element("tr", ...row.map(cellOf)));
+  const more = rows.length > MOST_ROWS ? [element("caption", `The first ${MOST_ROWS} of ${rows.length} rows; the CSV has all.`)] : [];
+  const names = head.map((name) => part("th", { scope: "col" }, name));
+  return element("table", ...more, element("thead", element("tr", ...names)), element("tbody", ...body));
+}
+
+function cellOf(value) {
+  return typeof value === "number" ? part("td.numeric", { title: String(value) }, shown(value)) : element("td", value);
+}
+
+/** RFC 4180 in UTF-8, numbers with all their digits, texts as JSON strings: no cell begins like a formula */
+export function csvOf({ head, rows }) {
+  const quoted = (value) => (typeof value === "number" ? String(value) : `"${JSON.stringify(String(value)).replaceAll('"', '""')}"`);
+  return [head.join(","), ...rows.map((row) => row.map(quoted).join(","))].map((line) => `${line}\r\n`).join("");
+}

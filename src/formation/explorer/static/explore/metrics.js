@@ -1,0 +1,27 @@
+// What the formation matrix can show of a cell, each from one field of the ledger.
+
+import { FIELDS } from "../verify/fields.js";
+
+const probability = (logprob) => Math.exp(logprob); // for drawing; the field itself is shown beside it
+const plain = (x) => x;
+
+/** scale: "rank" (logarithmic, 1 is best), "share" (0 to 1), "size" (from 0), "signed" */
+const ALL = [
+  ["lens_rank", "lens_rank", "rank", "Lens rank", "rank of y among all logits of norm and lm_head on x′; 1 means y already leads"],
+  ["lens_probability", "lens_logprob", "share", "Lens probability", "p(y) = exp(lens_logprob), from norm and lm_head on x′ with its own statistics"],
+  ["dla_attention", "dla_attention", "signed", "Attribution: attention", "Σ_i W[y,i] g_i a_i / r: what the attention write adds to y's logit, directly"],
+  ["dla_mlp", "dla_mlp", "signed", "Attribution: MLP or MoE", "Σ_i W[y,i] g_i m_i / r: what the MLP or MoE write adds to y's logit, directly"],
+  ["residual_norm", "residual_norm", "size", "Norm of x′", "|x′|, the row after the layer"],
+  ["attention_write_norm", "attention_write_norm", "size", "Norm of the attention write", "|a|"],
+  ["mlp_write_norm", "mlp_write_norm", "size", "Norm of the MLP or MoE write", "|m|"],
+  ["lens_kl", "lens_kl", "size", "KL from the final distribution", "KL(p* ‖ p) = Σ p* (log p* − log p), p of the lens, p* of the head"],
+  ["lens_entropy", "lens_entropy", "size", "Lens entropy", "log Σ exp z − Σ p z, of the lens"],
+  ["attention_entropy", "attention_entropy", "size", "Attention entropy", "entropy of attention over positions, mean over heads"],
+  ["router_margin", "router_margin", "size", "Router margin", "min(chosen_selection) − runner_up_selection[0]: how far the last chosen expert was from refusal"],
+];
+
+export const METRICS = ALL.map(([name, field, scale, title, formula]) => ({
+  name, field, scale, title, formula, tag: FIELDS.find((each) => each.slot === "layer" && each.name === field).tag,
+  drawn: scale === "share" ? probability : plain,
+}));
+export const metricOf = (name) => METRICS.find((metric) => metric.name === name) ?? METRICS[0];

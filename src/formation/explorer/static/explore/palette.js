@@ -1,0 +1,39 @@
+// Colours, from the page's style, so that light and dark have their own; scales that colour-blind people can read: one hue, or blue and orange.
+
+const NAMES = ["text", "soft", "line", "card", "page", "accent", "positive", "negative", "neutral", "chosen", "refused", "idle"];
+const STOPS = ["size-0", "size-1", "size-2", "size-3", "signed-0", "signed-1", "signed-2", "signed-3", "signed-4", "heat-0", "heat-1", "heat-2"];
+let known = null;
+
+export function palette() {
+  if (!known) {
+    const style = getComputedStyle(document.documentElement);
+    known = Object.fromEntries([...NAMES, ...STOPS].map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
+  }
+  return known;
+}
+
+/** `listener` is called when light becomes dark or dark light */
+export function followTheme(listener) {
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+    known = null;
+    listener();
+  });
+}
+
+const channels = (colour) => [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
+const hexOf = (values) => `#${values.map((v) => Math.round(v).toString(16).padStart(2, "0")).join("")}`;
+
+/** The colour at `share` from 0 to 1 of a scale: "size", "heat" or "signed", whose middle is 0.5 */
+export function colourAt(scale, share) {
+  const stops = STOPS.filter((name) => name.startsWith(`${scale}-`)).map((name) => palette()[name]);
+  const at = Math.min(Math.max(share, 0), 1) * (stops.length - 1);
+  const low = Math.min(Math.floor(at), stops.length - 2);
+  const [a, b] = [channels(stops[low]), channels(stops[low + 1])];
+  return hexOf(a.map((v, i) => v + (b[i] - v) * (at - low)));
+}
+
+/** Of black and white, the one that is read better on `colour` (WCAG 2.2, relative luminance) */
+export function inkOn(colour) {
+  const [r, g, b] = channels(colour).map((v) => (v / 255 <= 0.03928 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.179 ? "#000000" : "#ffffff";
+}
