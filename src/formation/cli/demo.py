@@ -62,12 +62,13 @@ def evidence(args: argparse.Namespace, checkpoint: str, folder: Path) -> int:
         ("what formed the tokens", ["show", out]),
         ("execute parts of it again, from the committed rows, and compare every bit", ["audit", out, "--checkpoint", checkpoint, *threads]),
         ("attack copies of it, and the verifier", ["certify", out, *threads]),
-        ("and what a stranger can tell without the weights", ["verify", out]),
+        ("what a stranger can tell without the weights", ["verify", out]),
+        ("and see it", ["explore", out, "--out", str(folder / "explorer.html")]),
     ):  # fmt: skip
         print(f"\n# {told}\n$ formation {shlex.join(command)}\n", flush=True)
         if code := main(command):
             return code
-    say(f"\nthe bundle is kept in {out}")
+    say(f"\nthe bundle is kept in {out}; a note for a paper: formation note {out}, with pip install 'formation-ledger[note]'")
     return 0
 
 
