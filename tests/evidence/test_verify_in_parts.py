@@ -226,20 +226,28 @@ def children() -> list[str]:
     return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
 
 
+@pytest.fixture
+def no_process_left() -> Iterator[None]:
+    """Beside those that other tests of this process keep"""
+    before = children()
+    yield
+    assert before == children()
+
+
+@pytest.mark.usefixtures("no_process_left")
 def test_a_worker_that_dies_is_no_verdict(used: Used, sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger_parts, "of_group", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     used.workers = 2
     with pytest.raises(EnvironmentFault, match="expected every process of the verification to finish, got one killed by signal 9"):
         report_of(sound)
-    assert [] == children()
 
 
+@pytest.mark.usefixtures("no_process_left")
 def test_a_worker_that_fails_is_no_verdict(used: Used, sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger_parts, "of_group", lambda *_: 1 / 0)
     used.workers = 2
     with pytest.raises(EnvironmentFault, match="got one that ended with code 1"):
         report_of(sound)
-    assert [] == children()
 
 
 def test_lines_that_change_between_the_readers_are_read_again_by_one(used: Used, sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,11 +264,11 @@ def forever() -> Iterator[bytes]:
         yield b"1" * 4096
 
 
+@pytest.mark.usefixtures("no_process_left")
 def test_who_stops_asking_leaves_no_process_behind() -> None:
     with pytest.raises(KeyboardInterrupt), Worker(forever) as first, Worker(forever) as second:
         assert [b"1" * 4096] * 2 == [first.receive(), second.receive()]
         raise KeyboardInterrupt
-    assert [] == children()
 
 
 def test_a_worker_ends_when_its_parent_is_killed(tmp_path: Path) -> None:

@@ -240,6 +240,10 @@ class Step:
     def share(self, infix: str, component: np.ndarray) -> float:
         return float(dot64(self.aims[infix] * self.head.g.astype(np.float64), component) / self.scale)
 
+    def length(self, infix: str) -> float:
+        d = self.aims[infix] * self.head.g.astype(np.float64)
+        return float(np.sqrt(dot64(d, d)))
+
     def embed(self) -> Values:
         return {f"dla{infix}": self.share(infix, self.cells[0].x) for infix in self.aims}
 
@@ -294,6 +298,7 @@ class Step:
             "entropy_nats": head["log_sum_exp"] - head["mean_logit"],
             "varentropy": head["mean_square_logit"] - head["mean_logit"] * head["mean_logit"], "top_margin": top[0] - top[1],
             "arrival_layer": first if first < len(layers) else {"absent": "never"},
+            **{f"direction_norm{infix}": self.length(infix) for infix in self.aims},
             "exact_logit": self.share("", self.cells[-1].after), "dla_logit": dla, "lm_head_rounding": head["chosen_logit"] - dla,
         }  # fmt: skip
 

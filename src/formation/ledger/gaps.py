@@ -58,9 +58,9 @@ def distance(a: float, b: float) -> float:
     return abs(a - b) if a == a and b == b else inf
 
 
-def closure(rule: str, total: float, terms: Sequence[float], where: str) -> Gap:
-    """The terms make the total, up to the rounding of binary64; the distance itself is exact before its one rounding"""
-    return Gap(rule, abs(fsum([*terms, -total])), TOLERANCE * fsum(map(abs, terms)), where)
+def closure(rule: str, total: float, terms: Sequence[float], allowance: float, where: str) -> Gap:
+    """The terms make the total, up to the rounding of binary64 and `allowance`, what they may be off; the distance is exact up to its one rounding"""
+    return Gap(rule, abs(fsum([*terms, -total])), TOLERANCE * fsum(map(abs, terms)) + allowance, where)
 
 
 def within(rule: str, low: float, value: float, high: float, tolerance: float, where: str) -> Gap:

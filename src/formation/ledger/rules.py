@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from math import fsum, inf
+from math import fsum, inf, isfinite
 from operator import add as plus
 from struct import pack, unpack
 from typing import Any
@@ -26,8 +26,11 @@ CENSUS, FORMULAS, ATTRIBUTION, EXPERTS, HEAD_ROUNDING, LENS = "census", "formula
 RANKS, ENTROPY, DRAW, ADDITION = "ranks", "entropy", "draw", "addition"
 RULES = (CENSUS, FORMULAS, ATTRIBUTION, EXPERTS, HEAD_ROUNDING, LENS, routing.CHOICE, routing.SCORES, routing.GATES, RANKS, ENTROPY, DRAW)
 ROUNDING = 2.0**-53
+LANES, SPARE = 16, 12  # of a sum over a row; roundings beside those of one lane and of the sum of writes
+LOST_SQUARES = 2.0**-50  # more than binary32 norms lose to squares too small for it
 SHARED = tuple(field.name for field in fields.FIELDS if fields.NO_SHARED in field.absent)
 AGAINST = tuple(field.name for field in fields.FIELDS if fields.NO_RUNNER_UP in field.absent)
+FAMILIES = {"dla": ("dla", "direction_norm"), "lens": ("lens",), "mid_lens": ("mid_lens",)}
 Values = Mapping[str, Any]
 
 
@@ -107,8 +110,8 @@ def shared_gaps(observed: Observed) -> Iterator[Gap]:
 
 def runner_up_gaps(lines: Sequence[Observed], place: Place) -> Iterator[Gap]:
     """The runner-up of a step is known to all its attributions or to none, and so it is to its lenses."""
-    for family in ("dla", "lens", "mid_lens"):
-        names = [name for name in AGAINST if name.startswith(family)]
+    for family, prefixes in FAMILIES.items():
+        names = [name for name in AGAINST if name.startswith(prefixes)]
         reasons = {reason(observed.values[name]) for observed in lines for name in names if name in observed.values}
         holds = fields.NO_RUNNER_UP not in reasons or "" not in reasons
         yield fact(CENSUS, holds, f"{family} of the runner-up at position {place.position}")
@@ -135,7 +138,6 @@ def of_line(observed: Observed) -> Iterator[Gap]:
             yield formula(name, values, values[name], place)
     if place.layer >= 0:
         yield from routing.of_line(values, place)
-        yield from expert_closures(values, place)
         for prefix in ("lens", "mid_lens"):
             yield from lens_bounds(values, prefix, place)
 
@@ -145,16 +147,6 @@ def formula(name: str, inputs: Values, found: Any, place: Place) -> Gap:
     if isinstance(expected, dict) or isinstance(found, dict):
         return fact(FORMULAS, expected == found, where)
     return same(FORMULAS, [expected], [found], where)
-
-
-def expert_closures(values: Values, place: Place) -> Iterator[Gap]:
-    """dla(m) = Σ experts + shared + rounding, of what is there: whether all is that should be, the census says"""
-    for component in fields.COMPONENTS:
-        names = [f"dla{component}_{part}" for part in ("mlp", "combination_rounding", "experts", "shared")]
-        total, rounding, experts, shared = (values.get(name, fields.absent(fields.NOT_A_STEP)) for name in names)
-        if not any(map(reason, (total, rounding, experts))):
-            terms = [*experts, rounding, *([] if reason(shared) else [shared])]
-            yield closure(EXPERTS, total, terms, f"{names[0]} in {place}")
 
 
 def lens_bounds(values: Values, prefix: str, place: Place) -> Iterator[Gap]:
@@ -191,13 +183,16 @@ def of_position(lines: Sequence[Observed]) -> Iterator[Gap]:
         return
     place = next(observed.place for observed in lines if observed.place.slot == "lm_head")
     head, token = by_slot["lm_head"], by_slot["token"]["id"]
-    layers = [observed.values for observed in lines if observed.place.layer >= 0]
+    cells = [observed for observed in lines if observed.place.layer >= 0]
+    layers = [observed.values for observed in cells]
     yield from runner_up_gaps(lines, place)
     yield from head_ranks(head, token, place)
     yield from entropy_bounds(head, place)
     yield from draw(by_slot["sampler"], head, token, place)
     if "dla_logit" in head:
         yield from attribution(by_slot["embed"], layers, head, place)
+        for observed in cells:
+            yield from expert_closures(observed.values, head, observed.place)
         yield from last_lens(layers[-1], head, token, place)
 
 
@@ -244,10 +239,36 @@ def attribution(embed: Values, layers: Sequence[Values], head: Values, place: Pl
     for name in WHOLE_POSITION:
         yield formula(name, inputs, head[name], place)
     terms = [embed["dla"], *(term for name in PARTS for term in inputs[name])]
-    yield closure(ATTRIBUTION, head["exact_logit"], terms, f"exact_logit in {place}")
+    norms = [embed["residual_norm"], layers[-1]["residual_norm"]]
+    norms += [layer[name] for layer in layers for name in ("attention_write_norm", "mlp_write_norm")]
+    allowance = share_roundings(head, "", norms, place)
+    yield closure(ATTRIBUTION, head["exact_logit"], terms, allowance, f"exact_logit in {place}")
     rounding = head["lm_head_rounding"]
     gap = abs(fsum([head["dla_logit"], rounding, -head["chosen_logit"]]))
     yield Gap(HEAD_ROUNDING, gap, ROUNDING * abs(rounding), f"lm_head_rounding in {place}", magnitude=abs(rounding))
+
+
+def expert_closures(values: Values, head: Values, place: Place) -> Iterator[Gap]:
+    """dla(m) = Σ experts + shared + rounding, of what is there: whether all is that should be, the census says"""
+    for component in fields.COMPONENTS:
+        names = [f"dla{component}_{part}" for part in ("mlp", "combination_rounding", "experts", "shared")]
+        total, rounding, experts, shared = (values[name] for name in names)
+        if any(map(reason, (total, rounding, experts, head[f"direction_norm{component}"]))):
+            continue
+        terms, norms = [*experts, rounding], [values["mlp_write_norm"], *values["expert_write_norms"]]
+        if not reason(shared) and not reason(values["shared_output_norm"]):
+            terms, norms = [*terms, shared], [*norms, values["shared_output_norm"]]
+        yield closure(EXPERTS, total, terms, share_roundings(head, component, norms, place), f"{names[0]} in {place}")
+
+
+def share_roundings(head: Values, component: str, norms: Sequence[float], place: Place) -> float:
+    """How far the shares of components of these `norms` may be off together: each is a sum over D products whose rounding grows with |d| |c| / r,
+    however much of the sum cancels (docs/decisions/0011-tolerance-of-attribution.md)"""
+    shape, scale = place.run.shape, head["final_scale"]
+    roundings = (shape.hidden / LANES + shape.chosen + SPARE) * ROUNDING
+    slope = head[f"direction_norm{component}"] / scale if scale > 0 else 0.0
+    allowance = roundings * slope * (fsum(norms) + LOST_SQUARES)
+    return allowance if isfinite(allowance) else 0.0  # no honest scale is that small
 
 
 def last_lens(layer: Values, head: Values, token: int, place: Place) -> Iterator[Gap]:

@@ -82,7 +82,7 @@ class PendingStep:
             raise RuleBroken(f"lm_head at position {self.position}: expected the engine's logits from the last row, got others", hint=HINT)
         aim = step.target(head.using(1), final.token, final.runner_up, mean.value(), scale)
         self.values["embed"][1].update(step.embed_attribution(self.x, aim))
-        self.values["lm_head"][1]["exact_logit"] = number(aim.shares(self.layers[self.shown - 1].after[None])[""][0])
+        self.values["lm_head"][1].update(step.head_attribution(self.layers[self.shown - 1].after, aim))
         yield [*(partial(self._attribute, aim, part) for part in chunks(self.shown, PIECE_LAYERS)), *self._describe("lens", logits, final)]
         if full:
             yield self._fill(logits, [self.layers[n].u for n in range(self.shown)], head)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import sqrt
 
 import numpy as np
 
@@ -47,9 +48,13 @@ class Target:
 
     def shares(self, components: F32 | F64) -> dict[str, F64]:
         """The share of each component [N, D] in the logit, by infix                                             [N]"""
-        return {
-            name: readout.attribute(row, self.norm_weight, components, self.scale, threads=1) for name, row in self.rows.items()
-        }
+        return {name: readout.attribute(row, self.norm_weight, components, self.scale, threads=1) for name, row in self.rows.items()}
+
+    def lengths(self) -> dict[str, float]:
+        """|d| by infix, where d = w g is what `shares` multiplies with"""
+        weight = self.norm_weight.astype(np.float64)
+        squares = {name: readout.attribute(row, self.norm_weight, (row * weight)[None], 1.0, threads=1)[0] for name, row in self.rows.items()}
+        return {name: sqrt(float(square)) for name, square in squares.items()}
 
 
 def target(head: Head, token: int, runner_up: int | None, mean: F64, scale: float) -> Target:
@@ -65,6 +70,14 @@ def embed_attribution(x: F32, aim: Target) -> Values:
     """x_0 [D]"""
     found: Values = {f"dla{infix}": number(share[0]) for infix, share in aim.shares(x[None]).items()}
     return found if RUNNER_UP in aim.rows else found | {f"dla{RUNNER_UP}": absent(NO_RUNNER_UP)}
+
+
+def head_attribution(x: F32, aim: Target) -> Values:
+    """x_L [D], and the lengths that bound the rounding of every share"""
+    lengths: Values = {f"direction_norm{infix}": number(length) for infix, length in aim.lengths().items()}
+    if RUNNER_UP not in aim.rows:
+        lengths[f"direction_norm{RUNNER_UP}"] = absent(NO_RUNNER_UP)
+    return {"exact_logit": number(aim.shares(x[None])[""][0]), **lengths}
 
 
 def layer_attribution(x: F32, layer: StepLayer, aim: Target) -> Values:

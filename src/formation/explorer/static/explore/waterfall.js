@@ -4,6 +4,7 @@ import { Card } from "./card.js";
 import { element } from "../verify/elements.js";
 import { PARTS } from "../verify/formulas.js";
 import { TOLERANCE, exactSum } from "../verify/gaps.js";
+import { pathNorms, shareRoundings } from "../verify/rules.js";
 import { isAbsent } from "./opened.js";
 import { nameOf, part, shown, tick } from "./parts.js";
 import { numbersOf } from "./provenance.js";
@@ -119,8 +120,9 @@ function closing(view, bars, head, position) {
 
 export function gaps(ledger, position, head) {
   const layers = Array.from({ length: ledger.layers }, (_, layer) => ledger.cell(position, layer));
-  const terms = [ledger.values(position, "embed").dla, ...PARTS.flatMap((name) => layers.map((cell) => cell[name]))];
-  const tolerance = TOLERANCE * exactSum(terms.map(Math.abs));
+  const embed = ledger.values(position, "embed");
+  const terms = [embed.dla, ...PARTS.flatMap((name) => layers.map((cell) => cell[name]))];
+  const tolerance = TOLERANCE * exactSum(terms.map(Math.abs)) + shareRoundings(head, "", pathNorms(embed, layers), ledger.run.shape);
   const closure = Math.abs(exactSum([...terms, -head.exact_logit]));
   const ends = Math.abs(exactSum([head.dla_logit, head.lm_head_rounding, -head.chosen_logit]));
   return [
