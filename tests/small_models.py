@@ -8,12 +8,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tools.synthetic_checkpoint import FP8, k25_config, write_checkpoint
+from tools.synthetic_checkpoint import FP8, k25_config, qwen3_next_config, write_checkpoint
 
 TEXT = {
     "hidden_size": 96, "num_hidden_layers": 4, "intermediate_size": 160, "moe_intermediate_size": 64, "num_attention_heads": 4,
     "num_key_value_heads": 4, "q_lora_rank": 48, "kv_lora_rank": 32, "qk_nope_head_dim": 24, "qk_rope_head_dim": 8, "v_head_dim": 24,
     "vocab_size": 512, "num_experts_per_tok": 4, "n_routed_experts": 24, "max_position_embeddings": 256,
+}  # fmt: skip
+QWEN = {
+    "hidden_size": 96, "moe_intermediate_size": 64, "shared_expert_intermediate_size": 64, "num_experts_per_tok": 4, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 32, "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 24,
+    "linear_value_head_dim": 40, "vocab_size": 512, "max_position_embeddings": 256, "bos_token_id": 0, "eos_token_id": 1,
 }  # fmt: skip
 K2_TEMPLATE = (
     "{% for m in messages %}{% if m.role == 'system' %}<|im_system|>{% else %}<|im_user|>{% endif %}"
@@ -39,6 +44,11 @@ def flat_config(model_type: str = "deepseek_v3", **text: Any) -> dict[str, Any]:
 
 def fp8_config(**text: Any) -> dict[str, Any]:
     return flat_config("kimi_k2", quantization_config=FP8, **text)
+
+
+def qwen_config(**keys: Any) -> dict[str, Any]:
+    """Qwen3-Next's config with small shapes: three delta layers, then one with attention."""
+    return qwen3_next_config(4, 24) | QWEN | keys
 
 
 def small_checkpoint(folder: Path, config: dict[str, Any] | None = None, *, seed: int = 0, dtype: str = "BF16") -> Path:

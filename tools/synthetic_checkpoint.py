@@ -1,6 +1,7 @@
 """Write a checkpoint of random weights: true names, shapes, dtypes and scales of an architecture, any number of layers and experts.
 
     python tools/synthetic_checkpoint.py /data/k25-3 --layers 4 --experts 384        # Kimi K2.5's tensors, about 29 GB
+    python tools/synthetic_checkpoint.py /data/qwen --model qwen3_next               # Qwen3-Next-80B-A3B's, about 14 GB
     python tools/synthetic_checkpoint.py /tmp/tiny --config some/config.json         # the shapes of any config.json
 
 It computes nothing sensible, at the speed of the real thing: for benchmarks and tests. What is written is what
@@ -27,6 +28,7 @@ from formation.model.quantisation import Quantisation, Stored
 
 POOL = 1 << 24  # random numbers that all tensors take their values from, at random offsets
 LAYERS_OF_K25 = 61
+LAYERS_OF_QWEN3_NEXT = 48
 WRITE_ORDER = ("I64", "F32", "I32", "BF16", "F16", "F8_E4M3", "I8")  # of the safetensors library: wide dtypes first, then by name
 
 YARN_OF_K25 = {
@@ -57,6 +59,25 @@ def k25_config(layers: int = LAYERS_OF_K25, experts: int = 384) -> dict[str, Any
         "routed_scaling_factor": 2.827, "hidden_act": "silu", "tie_word_embeddings": False, "quantization_config": INT4,
     }  # fmt: skip
     return {"architectures": ["KimiK25ForConditionalGeneration"], "model_type": "kimi_k25", "text_config": text}
+
+
+def qwen3_next_config(layers: int = LAYERS_OF_QWEN3_NEXT, experts: int = 512) -> dict[str, Any]:
+    """Qwen3-Next-80B-A3B's config with fewer layers or experts; the vocabulary shrinks with the layers."""
+    return {
+        "architectures": ["Qwen3NextForCausalLM"], "model_type": "qwen3_next", "hidden_size": 2048, "num_hidden_layers": layers,
+        "intermediate_size": 5120, "moe_intermediate_size": 512, "shared_expert_intermediate_size": 512, "num_experts": experts,
+        "num_experts_per_tok": min(10, experts), "norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": [],
+        "num_attention_heads": 16, "num_key_value_heads": 2, "head_dim": 256, "partial_rotary_factor": 0.25, "rope_theta": 10000000,
+        "rope_scaling": None, "full_attention_interval": 4, "linear_num_key_heads": 16, "linear_num_value_heads": 32,
+        "linear_key_head_dim": 128, "linear_value_head_dim": 128, "linear_conv_kernel_dim": 4,
+        "vocab_size": _near(151936 * min(1.0, layers / LAYERS_OF_QWEN3_NEXT), 128), "max_position_embeddings": 262144, "rms_norm_eps": 1e-6,
+        "hidden_act": "silu", "tie_word_embeddings": False, "attention_bias": False, "attention_dropout": 0.0, "use_sliding_window": False,
+        "bos_token_id": 151643, "eos_token_id": 151645, "initializer_range": 0.02, "output_router_logits": False,
+        "router_aux_loss_coef": 0.001, "torch_dtype": "bfloat16", "use_cache": True,
+    }  # fmt: skip
+
+
+CONFIGS = {"kimi_k25": k25_config, "qwen3_next": qwen3_next_config}
 
 
 def _near(value: float, multiple: int) -> int:
@@ -185,12 +206,14 @@ def write_shard(path: Path, stored: list[Stored], random: Random, plain: str) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--config", type=Path, help="shapes of this config.json instead of Kimi K2.5's")
+    parser.add_argument("--config", type=Path, help="shapes of this config.json instead of a published one's")
+    parser.add_argument("--model", choices=sorted(CONFIGS), default="kimi_k25", help="whose published config (default Kimi K2.5's)")
     parser.add_argument("--layers", type=int, default=4, help="dense layer included (default 4: about 29 GB)")
-    parser.add_argument("--experts", type=int, default=384)
+    parser.add_argument("--experts", type=int, help="default: as many as published")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    config = json.loads(args.config.read_text()) if args.config else k25_config(args.layers, args.experts)
+    shrunk = {"layers": args.layers} | ({} if args.experts is None else {"experts": args.experts})
+    config = json.loads(args.config.read_text()) if args.config else CONFIGS[args.model](**shrunk)
     write_checkpoint(args.folder, config, seed=args.seed, progress=True)
 
 

@@ -28,13 +28,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from formation.audit import parity
-from formation.errors import EnvironmentFault, RuleBroken, UsageError
+from formation.errors import EnvironmentFault, RuleBroken, UnsupportedError, UsageError
 from formation.kernels.tensor import F32
 from formation.ledger import accounts, canonical, files, progress, reader, rules, start, store
 from formation.ledger.anchor import Anchor
 from formation.ledger.appender import Appender, positions
 from formation.ledger.gaps import RuleResult
 from formation.ledger.progress import Watch
+from formation.model.architecture import Model
 from formation.probe.aside import Job
 from formation.probe.cost import capture_bytes
 from formation.probe.encode import Observation
@@ -70,7 +71,9 @@ class Means:
     def engine(self, checkpoint: Checkpoint) -> Engine:
         if self.parity not in parity.METHODS:
             raise UsageError(f"parity: expected {', '.join(parity.METHODS)}, got {self.parity}")
-        return Engine(checkpoint, memory=self.memory, threads=self.threads, keep_cache=self.keep_cache, progress=self.progress)
+        engine = Engine(checkpoint, memory=self.memory, threads=self.threads, keep_cache=self.keep_cache, progress=self.progress)
+        _refuse_delta_layers(engine.model)
+        return engine
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,16 @@ def resume(checkpoint: Checkpoint, out: str | Path, means: Means) -> Recording:
     with means.engine(checkpoint) as engine, store.resume(out, commit) as writer:
         files.sweep(out)
         return _Run(out, order_of(anchor), watch, means, engine, writer, anchor.run_id).finish(list(progress.token_ids(out, commit)))
+
+
+def _refuse_delta_layers(model: Model) -> None:
+    """Until the field table says what a delta layer's line holds: its state is no attention over keys."""
+    others = [layer for layer in range(model.shape.layers) if model.kind(layer) != "attention"]
+    if others:
+        raise UnsupportedError(
+            f"recording: expected a model with attention in every layer, got a {model.kind(others[0])} layer at {others[0]}",
+            hint="`formation inspect` and `formation generate` run it",
+        )
 
 
 class _Run:

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tools.synthetic_checkpoint import k25_config, shards_of
+from tools.synthetic_checkpoint import k25_config, qwen3_next_config, shards_of
 
 import formation
 from formation.cli.main import build_parser, main
 from formation.cli.speech import harmless
+from formation.model.catalog import read_model
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[str, str]:
@@ -71,8 +72,6 @@ def test_inspect_counts_what_lies_in_the_shards(capsys: pytest.CaptureFixture[st
 
 
 def test_inspect_plans_the_real_kimi_k25_from_config_and_index_alone(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    from formation.model.catalog import read_model
-
     config = k25_config()
     model = read_model(config)
     names = {s.name: f"model-{n:05}-of-000062.safetensors" for n, shard in enumerate(shards_of(model), 1) for s in shard}
@@ -85,6 +84,28 @@ def test_inspect_plans_the_real_kimi_k25_from_config_and_index_alone(capsys: pyt
     assert facts["bytes"]["experts_of_one_token"] == 480 * 24_772_632
     assert facts["plan"]["read_seconds_per_token"] == pytest.approx(1.7, abs=0.01)
     assert 594e9 < facts["bytes"]["text_model"] < 595.148192736e9
+
+
+def test_inspect_plans_the_real_qwen3_next_from_config_and_index_alone(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    config = qwen3_next_config()
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    stored = [s for shard in shards_of(read_model(config)) for s in shard]
+    prediction = shards_of(read_model(config | {"num_hidden_layers": 1, "full_attention_interval": 1}))[0]  # one layer with attention
+    fc = 2 * 2048 * 2048 * 2
+    names = [*(s.name for s in stored), *(s.name.replace("model.layers.0.", "mtp.layers.0.") for s in prediction), "mtp.fc.weight"]
+    index = {
+        "metadata": {"total_size": sum(s.nbytes for s in (*stored, *prediction)) + fc},
+        "weight_map": {name: f"model-{1 + i * 41 // len(names):05}-of-00041.safetensors" for i, name in enumerate(names)},
+    }
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    out, _ = run(capsys, "inspect", tmp_path, "--json", "--memory", "32GiB", "--read-speed", "7")
+    told = json.loads(out)
+    assert (told["shards"], told["tensors_skipped"], told["tensors"]) == (41, len(prediction) + 1, len(names))
+    assert told["bytes"]["declared_by_index_or_shards"] / 2**30 == pytest.approx(151.5, abs=0.05)
+    assert told["bytes"]["one_expert"] == 6_291_456
+    assert told["plan"]["bytes_per_token"] == pytest.approx(3.02e9, rel=1e-3)
+    assert told["plan"]["resident"] == "all 48 layers and lm_head"
+    assert told["quantisation"] == "none"
 
 
 def test_inspect_says_so_when_the_budget_cannot_hold_a_run(capsys: pytest.CaptureFixture[str], k25_folder: Path) -> None:

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 from kernel_inputs import columns, matrix, numbers
 
-from formation.kernels import golden, ops
+from formation.kernels import delta, golden, ops
 from formation.kernels.choices import Router
 from formation.kernels.tensor import Kind
 
@@ -38,6 +38,25 @@ def attention(threads: int):
         yield weights
 
 
+def grouped_attention(threads: int):
+    for heads, groups, keys, width, values in ((16, 2, 333, 256, 256), (6, 3, 70, 37, 21)):
+        cache = ops.new_cache(keys, groups * (width + values))
+        ops.cache_store(cache, 0, numbers(13, keys, groups * (width + values)))
+        q = numbers(14, 2, heads, width, scale=4)
+        yield ops.gqa_attend(q, cache, np.array([keys - 1, keys // 2]), 0.25, groups, threads=threads)
+
+
+def recurrence(threads: int):
+    for key_heads, heads, key, value, scale in ((16, 32, 128, 128, 1.0), (3, 9, 50, 37, 1.0), (2, 2, 33, 20, 2.0**-126)):
+        state, gates = delta.new_state(heads, key, value), [np.abs(numbers(seed, 9, heads)) for seed in (41, 42)]
+        q, k = (delta.l2norm(numbers(seed, 9 * key_heads, key), 1e-6, threads=threads).reshape(9, key_heads, key) for seed in (43, 44))
+        yield delta.delta_rule(q, k, numbers(45, 9, heads, value, scale=scale), *gates, 0.125, state, threads=threads)
+        yield state
+    yield delta.conv_silu(numbers(46, 40, 1030, scale=4), numbers(47, 4, 1030), threads=threads)
+    yield delta.rmsnorm_gated(numbers(48, 40, 1030), numbers(49, 40, 1030, scale=9), numbers(50, 1030), 1e-6, threads=threads)
+    yield from delta.delta_gates(*(numbers(seed, 40, 70, scale=9) for seed in (51, 52)), numbers(53, 70), numbers(54, 70), threads=threads)
+
+
 def rows(threads: int):
     tiny = numbers(21, 40, 1030, scale=2.0**-127)
     yield ops.add(tiny, tiny[::-1].copy(), threads=threads)
@@ -62,7 +81,7 @@ def choices(threads: int):
 
 def battery(threads: int) -> str:
     h = hashlib.sha256()
-    for group in (products, attention, rows, choices):
+    for group in (products, attention, grouped_attention, recurrence, rows, choices):
         for array in group(threads):
             h.update(np.where(np.isnan(array), np.float64("nan"), array).astype(array.dtype).tobytes())
     for case in golden.cases():

@@ -8,7 +8,7 @@ from inspect import isfunction
 import numpy as np
 import pytest
 
-from formation.kernels import golden, ops, readout, reference
+from formation.kernels import delta, golden, ops, readout, reference
 
 
 @pytest.mark.parametrize("case", golden.cases(), ids=lambda case: case.name)
@@ -22,9 +22,11 @@ def test_the_c_library_reproduces_every_case():
 
 
 def test_every_kernel_of_the_contract_has_a_case():
-    names = " ".join(case.name for case in golden.cases()) + " uniform argmax cache_store cache_load new_cache logit_statistics"
-    readouts = [name for name, value in vars(readout).items() if isfunction(value) and value.__module__ == readout.__name__]
-    functions = [name for name in (*reference.__all__, *readouts) if name[0].islower() and name != "finite"]
+    named = "uniform argmax cache_store cache_load new_cache logit_statistics new_state state_matrices state_shape"
+    names = " ".join([*(case.name for case in golden.cases()), named])
+    modules = (readout, delta)
+    others = [name for m in modules for name, value in vars(m).items() if isfunction(value) and value.__module__ == m.__name__]
+    functions = [name for name in (*reference.__all__, *others) if name[0].islower() and name != "finite"]
     assert [name for name in functions if name not in names] == []
 
 

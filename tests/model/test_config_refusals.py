@@ -7,7 +7,7 @@ from tools.synthetic_checkpoint import k25_config
 
 from formation.errors import UnsupportedError
 from formation.model.catalog import read_model
-from small_models import flat_config, fp8_config, small_config
+from small_models import flat_config, fp8_config, qwen_config, small_config
 
 REFUSED = [
     ("an architecture nobody wrote", {"model_type": "llama"}, "model_type"),
@@ -44,6 +44,41 @@ REFUSED = [
 def test_a_config_that_is_not_understood_is_refused_by_name(changes: dict, named: str) -> None:
     with pytest.raises(UnsupportedError, match=named):
         read_model(flat_config() | changes)
+
+
+REFUSED_OF_QWEN = [
+    ("an unknown key", {"linear_gate_bias": True}, "linear_gate_bias"),
+    ("layers without experts", {"mlp_only_layers": [0]}, "mlp_only_layers"),
+    ("experts in every other layer only", {"decoder_sparse_step": 2}, "decoder_sparse_step"),
+    ("another activation", {"hidden_act": "gelu"}, "hidden_act"),
+    ("biases in attention", {"attention_bias": True}, "attention_bias"),
+    ("a kind of layer nobody wrote", {"layer_types": ["sliding_attention"] * 4}, "layer_types"),
+    ("kinds for other layers", {"layer_types": ["full_attention"] * 3}, "layer_types"),
+    ("kinds that contradict the interval", {"layer_types": ["full_attention"] * 4}, "layer_types"),
+    ("keys that do not divide the heads", {"num_key_value_heads": 3}, "num_key_value_heads"),
+    ("key heads that do not divide the value heads", {"linear_num_key_heads": 3}, "linear_num_key_heads"),
+    ("no width of heads", {"head_dim": None}, "head_dim"),
+    ("more experts chosen than there are", {"num_experts_per_tok": 25}, "chosen"),
+    ("a rotation of nothing", {"partial_rotary_factor": 0.0}, "partial_rotary_factor"),
+    ("a rotation of an odd width", {"partial_rotary_factor": 0.16}, "partial_rotary_factor"),
+    ("two shares of the rotation", {"rope_parameters": {"rope_theta": 1e7, "partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
+    ("a kind of position scaling nobody wrote", {"rope_scaling": {"type": "longrope", "factor": 2.0}}, "type"),
+]
+
+
+@pytest.mark.parametrize(("changes", "named"), [r[1:] for r in REFUSED_OF_QWEN], ids=[r[0] for r in REFUSED_OF_QWEN])
+def test_a_config_of_qwen3_next_that_is_not_understood_is_refused_by_name(changes: dict, named: str) -> None:
+    with pytest.raises(UnsupportedError, match=named):
+        read_model(qwen_config() | changes)
+
+
+def test_newer_configs_of_qwen3_next_mean_the_same() -> None:
+    old = qwen_config()
+    rope = {"rope_type": "default", "rope_theta": old["rope_theta"], "partial_rotary_factor": 0.25}
+    new = old | {"rope_parameters": rope, "layer_types": ["linear_attention"] * 3 + ["full_attention"]}
+    for name in ("rope_theta", "rope_scaling", "partial_rotary_factor", "full_attention_interval"):
+        del new[name]
+    assert read_model(new) == read_model(old)
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,11 @@ class Case:
     seed: int
 
     @property
+    def slack(self) -> float:
+        """How many times the usual bounds apply."""
+        return 1.0
+
+    @property
     def text(self) -> Mapping[str, Any]:
         """The config of the text model, which Kimi K2.5 nests."""
         return self.config.get("text_config", self.config)

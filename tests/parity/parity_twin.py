@@ -60,11 +60,7 @@ def stacked(weights: State, text: Mapping[str, Any]) -> State:
     state = {name: tensor for name, tensor in weights.items() if ".experts." not in name}
     for layer in range(text["first_k_dense_replace"], text["num_hidden_layers"]):
         mlp = f"model.layers.{layer}.mlp"
-        gate, up, down = (
-            [weights[f"{mlp}.experts.{e}.{kind}_proj.weight"] for e in range(text["n_routed_experts"])] for kind in ("gate", "up", "down")
-        )
-        state[f"{mlp}.experts.gate_up_proj"] = torch.stack([torch.cat(pair) for pair in zip(gate, up, strict=True)])
-        state[f"{mlp}.experts.down_proj"] = torch.stack(down)
+        state |= stacked_experts(weights, mlp, text["n_routed_experts"])
         if not text["n_shared_experts"]:
             nothing = torch.empty(0, text["hidden_size"])
             state |= {f"{mlp}.shared_experts.{kind}_proj.weight": nothing for kind in ("gate", "up")}
@@ -72,6 +68,13 @@ def stacked(weights: State, text: Mapping[str, Any]) -> State:
     if text["tie_word_embeddings"]:
         state["lm_head.weight"] = state["model.embed_tokens.weight"]
     return state
+
+
+def stacked_experts(weights: State, mlp: str, count: int) -> State:
+    """The experts of the layer whose MLP has this name, in two tensors."""
+    gate, up, down = ([weights[f"{mlp}.experts.{e}.{kind}_proj.weight"] for e in range(count)] for kind in ("gate", "up", "down"))
+    both = torch.stack([torch.cat(pair) for pair in zip(gate, up, strict=True)])
+    return {f"{mlp}.experts.gate_up_proj": both, f"{mlp}.experts.down_proj": torch.stack(down)}
 
 
 def build(text: Mapping[str, Any], state: State, dtype: torch.dtype = torch.float32) -> DeepseekV3ForCausalLM:
@@ -86,7 +89,7 @@ def build(text: Mapping[str, Any], state: State, dtype: torch.dtype = torch.floa
     return model.eval()
 
 
-def gates(model: DeepseekV3ForCausalLM) -> dict[int, torch.nn.Module]:
+def gates(model: Any) -> dict[int, torch.nn.Module]:
     """The routers, by layer."""
     return {number: layer.mlp.gate for number, layer in enumerate(model.model.layers) if hasattr(layer.mlp, "gate")}
 
@@ -101,7 +104,7 @@ class Twin:
 
 
 @torch.no_grad()
-def run(model: DeepseekV3ForCausalLM, ids: list[int]) -> Twin:
+def run(model: Any, ids: list[int]) -> Twin:
     seen: dict[int, tuple[torch.Tensor, ...]] = {}
     hooks = [gate.register_forward_hook(lambda _, __, output, layer=layer: seen.update({layer: output})) for layer, gate in gates(model).items()]
     logits = model(torch.tensor([ids]), use_cache=False).logits[0].float().numpy()

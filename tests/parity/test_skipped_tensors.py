@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -15,25 +13,15 @@ pytest.importorskip("compressed_tensors")
 import parity_twin as twin
 import torch
 from parity_cases import SMALL, Case, published
+from parity_checkpoints import EXTRA, add_tensors
 from parity_measure import Record, Tally, compare, ids_of, logits_of, plain_twin, written
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tools.synthetic_checkpoint import FP8, INT4
 
 import formation
 from formation.errors import CheckpointError
 
 LAYERS = SMALL["num_hidden_layers"]
-EXTRA = "model-of-what-is-skipped.safetensors"
-
-
-def add_tensors(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    """One more shard, and its lines in the index."""
-    save_file(dict(tensors), folder / EXTRA)
-    path = folder / "model.safetensors.index.json"
-    index = json.loads(path.read_text())
-    index["weight_map"] |= dict.fromkeys(tensors, EXTRA)
-    index["metadata"]["total_size"] += sum(t.nbytes for t in tensors.values())
-    path.write_text(json.dumps(index))
 
 
 def multi_token_prediction(folder: Path) -> dict[str, torch.Tensor]:

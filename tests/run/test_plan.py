@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tools.synthetic_checkpoint import FP8, Names, k25_config
+from tools.synthetic_checkpoint import FP8, Names, k25_config, qwen3_next_config
 
 from formation.errors import BudgetError
 from formation.model.architecture import Model, parts_of
@@ -42,6 +42,23 @@ def test_parameters_of_kimi_k25_are_a_trillion_with_32_billion_active() -> None:
 def test_an_fp8_expert_of_kimi_k2_has_its_published_size() -> None:
     config = k25_config()["text_config"] | {"quantization_config": FP8}
     assert sizes_of(read_model(config)).experts[1] == 44_050_944
+
+
+def test_sizes_of_qwen3_next_are_the_published_ones() -> None:
+    model = read_model(qwen3_next_config())
+    sizes = sizes_of(model)
+    assert sizes.experts[0] == 6_291_456
+    assert sizes.experts_per_token == pytest.approx(3.02e9, rel=1e-3)
+    parameters = count_parameters(parts_of(model, Names(model.quantisation)), model.shape)
+    assert parameters.total == pytest.approx(79.7e9, rel=1e-2)
+    assert parameters.active == pytest.approx(3.6e9, rel=0.1)
+
+
+def test_the_cache_of_qwen3_next_is_that_of_its_kinds_of_layers() -> None:
+    model = read_model(qwen3_next_config())
+    small, large = (make_plan(model, sizes_of(model), parse_bytes("32GiB"), n).cache_bytes for n in (1024, 2048))
+    assert large - small == 12 * 1024 * 1024 * 4  # twelve layers keep 1,024 values of each position
+    assert small - (large - small) == 36 * 4 * (32 * 128 * 128 + 3 * 8192)
 
 
 def test_a_budget_that_holds_all_that_is_always_needed_keeps_it_and_caches_experts() -> None:

@@ -44,7 +44,7 @@ class Layers:
     def cells(self, layer: int, positions: Iterable[int], ahead: list[Key]) -> None:
         """These cells of one layer; what cannot be opened is a finding."""
         positions = sorted(positions)
-        cache, filled = self._model.new_cache(positions[-1] + 1), 0
+        cache, filled = self._model.new_cache(layer, positions[-1] + 1), 0
         with self._weights.use(("layer", layer), ahead) as tensors:
             for position in positions:
                 try:
@@ -69,7 +69,7 @@ class Layers:
         if not len(x):
             return None
         with self._weights.use(("layer", layer), ahead) as tensors:
-            return self._run(layer, tensors, x, 0, self._model.new_cache(len(x)))
+            return self._run(layer, tensors, x, 0, self._model.new_cache(layer, len(x)))
 
     def _committed(self, layer: int) -> F32:
         """As many rows from the first as can be opened; the first that cannot is a finding, and so are the cells that it closes."""

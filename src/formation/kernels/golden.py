@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from formation.kernels.tensor import F32, Kind, Weight
 
 CONTRACT = "f32x16/1"
 Array = NDArray[Any]
-Kernels = Any  # an object with the functions of `reference` and `reference_readout`
+Kernels = Any  # an object with the functions of `reference`, `reference_delta` and `reference_readout`
 Run = Callable[[Kernels, list[Array]], list[Array]]
 PATH = Path(__file__).with_name("golden.json")
 
@@ -113,9 +114,9 @@ def matrix_cases() -> list[Case]:
     return found
 
 
-def rotate(kernels: Kernels, inputs: list[Array]) -> list[Array]:
+def rotated(name: str, kernels: Kernels, inputs: list[Array]) -> list[Array]:
     x = inputs[0].copy()
-    kernels.rope_interleaved(x, inputs[1], inputs[2])
+    getattr(kernels, name)(x, inputs[1], inputs[2])
     return [x]
 
 
@@ -133,9 +134,13 @@ def row_cases() -> list[Case]:
     return [
         Case("rmsnorm", [numbers(40, 3, 157), numbers(42, 157)], calling("rmsnorm", eps=1e-5)),
         Case("rope_table", [positions, inv_freq], calling("rope_table", factor=1.25)),
-        Case("rope_interleaved", [numbers(43, 5, 3, 48), numbers(46, 5, 24), numbers(47, 5, 24)], rotate),
+        *(
+            Case(name, [numbers(43, 5, 3, 48), numbers(46, 5, 24), numbers(47, 5, 24)], partial(rotated, name))
+            for name in ("rope_interleaved", "rope_halves")
+        ),
         Case("add", [a, b], calling("add")),
         Case("silu_mul", [a, b], calling("silu_mul")),
+        Case("sigmoid_mul", [a, b], calling("sigmoid_mul")),
         Case("accumulate", [numbers(48, 4, 53), started, rows, numbers(49, 3, 53), numbers(50, 3)], combine),
     ]
 
@@ -146,6 +151,36 @@ def attend(kernels: Kernels, inputs: list[Array]) -> list[Array]:
     kernels.cache_store(cache, 0, keys)
     y = kernels.mla_attend(q, cache, positions, 0.3125, 44, weights=weights)
     return [cache, y, weights, kernels.cache_load(cache, 5, 40)]
+
+
+def attend_in_groups(kernels: Kernels, inputs: list[Array]) -> list[Array]:
+    keys, q, positions = inputs
+    cache, weights = kernels.new_cache(len(keys), keys.shape[1]), np.zeros((*q.shape[:2], len(keys)), np.float32)
+    kernels.cache_store(cache, 0, keys)
+    return [kernels.gqa_attend(q, cache, positions, 0.3125, 2, weights=weights), weights]
+
+
+def recur(kernels: Kernels, inputs: list[Array]) -> list[Array]:
+    """Five rows, then two more from the state that they left"""
+    state = kernels.new_state(4, 37, 21)
+    first = kernels.delta_rule(*(np.ascontiguousarray(a[:5]) for a in inputs), 0.25, state)
+    after = state.copy()
+    rest = kernels.delta_rule(*(np.ascontiguousarray(a[5:]) for a in inputs), 0.25, state)
+    return [first, rest, *(kernels.state_matrices(s, 37, 21) for s in (after, state))]
+
+
+def delta_cases() -> list[Case]:
+    q, k, v = numbers(100, 7, 2, 37), numbers(101, 7, 2, 37, scale=0.25), numbers(102, 7, 4, 21, scale=4)
+    decay, beta = np.abs(numbers(103, 7, 4)), np.abs(numbers(104, 7, 4))
+    rows, gate, heads = numbers(105, 6, 37), numbers(106, 6, 37, scale=8), [numbers(seed, 20, scale=3) for seed in (107, 108)]
+    return [
+        Case("gqa_attend", [numbers(82, 45, 2 * (40 + 28)), numbers(83, 3, 6, 40, scale=4), np.array([0, 16, 44], np.int64)], attend_in_groups),
+        Case("conv_silu", [numbers(109, 9, 53, scale=4), numbers(110, 4, 53)], calling("conv_silu")),
+        Case("l2norm", [rows], calling("l2norm", eps=1e-6)),
+        Case("rmsnorm_gated", [rows, gate, numbers(111, 37)], calling("rmsnorm_gated", eps=1e-6)),
+        Case("delta_gates", [numbers(112, 6, 20, scale=6), numbers(113, 6, 20, scale=6), *heads], calling("delta_gates")),
+        Case("delta_rule", [q, k, v, decay, beta], recur),
+    ]
 
 
 def function_cases() -> list[Case]:
@@ -220,7 +255,7 @@ def readout_cases() -> list[Case]:
 
 
 def cases() -> list[Case]:
-    return [*matrix_cases(), *row_cases(), *function_cases(), *choice_cases(), *readout_cases()]
+    return [*matrix_cases(), *row_cases(), *delta_cases(), *function_cases(), *choice_cases(), *readout_cases()]
 
 
 # ---- digests ----
@@ -254,27 +289,32 @@ def contract_digest(found: dict[str, dict[str, str]]) -> str:
 CONTRACT_DIGEST = contract_digest(recorded())
 
 
+def one_of(modules: Sequence[ModuleType], name: str) -> Callable[..., Any]:
+    """The function of that name in the first module that has it. Raises AttributeError."""
+    found: Callable[..., Any] = next((vars(module)[name] for module in modules if name in vars(module)), None) or getattr(modules[-1], name)
+    return found
+
+
 class Threaded:
-    """The functions of `ops` and `readout` with the thread count filled in, so that they are called as those of the reference."""
+    """The functions of `ops`, `delta` and `readout` with the thread count filled in, so that they are called as those of the reference."""
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        from formation.kernels import ops, readout
+        from formation.kernels import delta, ops, readout
 
-        function: Callable[..., Any] = getattr(ops, name, None) or getattr(readout, name)
+        function = one_of((ops, delta, readout), name)
         return partial(function, threads=self.threads) if "threads" in function.__annotations__ else function
 
 
 class Plain:
-    """The functions of `reference` and `reference_readout`"""
+    """The functions of `reference`, `reference_delta` and `reference_readout`"""
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        from formation.kernels import reference, reference_readout
+        from formation.kernels import reference, reference_delta, reference_readout
 
-        function: Callable[..., Any] = getattr(reference, name, None) or getattr(reference_readout, name)
-        return function
+        return one_of((reference, reference_delta, reference_readout), name)
 
 
 def check(threads: int = 2) -> list[tuple[str, bool]]:

@@ -21,8 +21,9 @@ from formation.kernels.tensor import F32, I64, Weight
 
 __all__ = [
     "Draw", "Router", "Routing", "accumulate", "add", "argmax", "cache_load", "cache_store", "cos64", "exp", "exp64", "finite", "gather",
-    "heads_linear", "heads_linear_t", "isa", "isa_available", "linear", "log", "log64", "mla_attend", "new_cache", "pow64", "rmsnorm",
-    "rope_interleaved", "rope_table", "route", "sample", "sigmoid", "silu", "silu_mul", "sin64", "softplus", "uniform",
+    "gqa_attend", "heads_linear", "heads_linear_t", "isa", "isa_available", "linear", "log", "log64", "mla_attend", "new_cache", "pow64",
+    "rmsnorm", "rope_halves", "rope_interleaved", "rope_table", "route", "sample", "sigmoid", "sigmoid_mul", "silu", "silu_mul", "sin64",
+    "softplus", "uniform",
 ]  # fmt: skip
 
 F64 = NDArray[np.float64]
@@ -104,12 +105,21 @@ def rope_table(positions: I64, inv_freq: F32, factor: float) -> tuple[F32, F32]:
 
 def rope_interleaved(x: F32, cos: F32, sin: F32, *, threads: int) -> None:
     """Rotates the pairs (2i, 2i+1) of x [M, H, R] in place; x may be a slice of a wider array. cos, sin [M, R/2]"""
+    rotate("rope_interleaved", x, cos, sin, threads)
+
+
+def rope_halves(x: F32, cos: F32, sin: F32, *, threads: int) -> None:
+    """The same for the pairs (i, i + R/2)"""
+    rotate("rope_halves", x, cos, sin, threads)
+
+
+def rotate(name: str, x: F32, cos: F32, sin: F32, threads: int) -> None:
     ldm, ldh = check_rows("x", x, (None, None, None))
     if not x.flags.writeable or x.shape[2] % 2:
         raise ValueError(f"x: expected a writable array of even width, got width {x.shape[2]}, writable {x.flags.writeable}")
-    for name, table in (("cos", cos), ("sin", sin)):
-        check(name, table, np.float32, (len(x), x.shape[2] // 2))
-    call("rope_interleaved", pointer(x), ldm, ldh, pointer(cos), pointer(sin), *x.shape, threads)
+    for argument, table in (("cos", cos), ("sin", sin)):
+        check(argument, table, np.float32, (len(x), x.shape[2] // 2))
+    call(name, pointer(x), ldm, ldh, pointer(cos), pointer(sin), *x.shape, threads)
 
 
 def add(a: F32, b: F32, *, threads: int, out: F32 | None = None) -> F32:
@@ -120,6 +130,11 @@ def add(a: F32, b: F32, *, threads: int, out: F32 | None = None) -> F32:
 def silu_mul(gate: F32, up: F32, *, threads: int, out: F32 | None = None) -> F32:
     """silu(gate) * up; `out` may be one of them"""
     return combine("silu_mul", gate, up, threads, out)
+
+
+def sigmoid_mul(gate: F32, x: F32, *, threads: int, out: F32 | None = None) -> F32:
+    """sigmoid(gate) * x; `out` may be one of them"""
+    return combine("sigmoid_mul", gate, x, threads, out)
 
 
 def combine(name: str, a: F32, b: F32, threads: int, out: F32 | None) -> F32:
@@ -147,7 +162,7 @@ def accumulate(acc: F32, started: U8, rows: I64, y: F32, gates: F32 | None, *, t
 
 
 def new_cache(capacity: int, width: int) -> F32:
-    """A latent cache for `capacity` keys of `width` values: zeros [ceil(capacity / 16), width, 16]"""
+    """A cache for `capacity` keys of `width` values: zeros [ceil(capacity / 16), width, 16]"""
     return np.zeros((-(-capacity // KEYS), width, KEYS), np.float32)
 
 
@@ -182,16 +197,35 @@ def mla_attend(
     """
     check_keys(cache, 0, 0)
     check("q", q, np.float32, (None, None, cache.shape[1]))
-    check_indices("positions", positions, len(cache) * KEYS, len(q))
     if not 0 <= value_width <= cache.shape[1]:
         raise ValueError(f"value_width: expected 0 to {cache.shape[1]}, got {value_width}")
-    y = np.empty((*q.shape[:2], value_width), np.float32)
+    return attend("mla_attend", q, cache, positions, scale, (q.shape[2], value_width), weights, threads)
+
+
+def gqa_attend(q: F32, cache: F32, positions: I64, scale: float, groups: int, *, threads: int, weights: F32 | None = None) -> F32:
+    """Row m attends keys 0..positions[m]; its H heads are in `groups` of neighbours, each with its key and value in the cache.
+
+    q [M, H, K] -> [M, H, C]; a cache entry is, per group, the key [K] and the value [C]. `weights` as in `mla_attend`.
+    """
+    check_keys(cache, 0, 0)
+    check("q", q, np.float32, (None, None, None))
+    width = cache.shape[1] // groups if groups > 0 else 0
+    if width * groups != cache.shape[1] or q.shape[1] % max(groups, 1) or not 1 <= q.shape[2] <= width:
+        raise ValueError(f"groups: expected {q.shape[1]} heads of {q.shape[2]} and {cache.shape[1]} columns in equal groups, got {groups} groups")
+    return attend("gqa_attend", q, cache, positions, scale, (groups, q.shape[2], width - q.shape[2]), weights, threads)
+
+
+def attend(
+    name: str, q: F32, cache: F32, positions: I64, scale: float, shape: tuple[int, ...], weights: F32 | None, threads: int
+) -> F32:  # fmt: skip
+    """`shape` is what the kernel asks for between H and threads; its last is the width of a value."""
+    check_indices("positions", positions, len(cache) * KEYS, len(q))
+    y = np.empty((*q.shape[:2], shape[-1]), np.float32)
     out, ldw = None, 0
     if weights is not None:
         check_output("weights", weights, (*q.shape[:2], weights.shape[-1]))
         out, ldw = pointer(weights), weights.shape[-1]
-    M, H, D = q.shape
-    call("mla_attend", pointer(q), pointer(cache), pointer(positions), scale, pointer(y), out, ldw, M, H, D, value_width, threads)
+    call(name, pointer(q), pointer(cache), pointer(positions), scale, pointer(y), out, ldw, *q.shape[:2], *shape, threads)
     return y
 
 

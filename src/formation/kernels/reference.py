@@ -20,8 +20,8 @@ from formation.kernels.tensor import F32, I64, Weight
 
 __all__ = [
     "Draw", "Router", "Routing", "accumulate", "add", "argmax", "cache_load", "cache_store", "cos64", "exp", "exp64", "finite", "gather",
-    "heads_linear", "heads_linear_t", "linear", "log", "log64", "mla_attend", "new_cache", "pow64", "rmsnorm", "rope_interleaved",
-    "rope_table", "route", "sample", "sigmoid", "silu", "silu_mul", "sin64", "softplus", "uniform",
+    "gqa_attend", "heads_linear", "heads_linear_t", "linear", "log", "log64", "mla_attend", "new_cache", "pow64", "rmsnorm", "rope_halves",
+    "rope_interleaved", "rope_table", "route", "sample", "sigmoid", "sigmoid_mul", "silu", "silu_mul", "sin64", "softplus", "uniform",
 ]  # fmt: skip
 
 F64 = NDArray[np.float64]
@@ -71,12 +71,24 @@ def rope_interleaved(x: F32, cos: F32, sin: F32) -> None:
     x[..., 1::2] = a * s + b * c
 
 
+def rope_halves(x: F32, cos: F32, sin: F32) -> None:
+    half = cos.shape[1]
+    a, b = x[..., :half].copy(), x[..., half:].copy()
+    c, s = cos[:, None], sin[:, None]
+    x[..., :half] = a * c - b * s
+    x[..., half:] = a * s + b * c
+
+
 def add(a: F32, b: F32, *, out: F32 | None = None) -> F32:
     return deliver(a + b, out)
 
 
 def silu_mul(gate: F32, up: F32, *, out: F32 | None = None) -> F32:
     return deliver(silu(gate) * up, out)
+
+
+def sigmoid_mul(gate: F32, x: F32, *, out: F32 | None = None) -> F32:
+    return deliver(sigmoid(gate) * x, out)
 
 
 def deliver(y: F32, out: F32 | None) -> F32:
@@ -112,13 +124,31 @@ def mla_attend(q: F32, cache: F32, positions: I64, scale: float, value_width: in
     for m, position in enumerate(positions):
         keys = cache_load(cache, 0, int(position) + 1)  # [T, D]
         for h in range(q.shape[1]):
-            scores = dot(q[m, h][None], keys) * np.float32(scale)  # [T]
-            e = exp(scores - scores.max())
-            denominator = lane_sum(e)
-            y[m, h] = dot(e[None], keys[:, :value_width].T) / denominator  # [C]
-            if weights is not None:
-                weights[m, h] = 0
-                weights[m, h, : len(e)] = e / denominator
+            y[m, h] = attend(q[m, h], keys, keys[:, :value_width], scale, None if weights is None else weights[m, h])
+    return y
+
+
+def gqa_attend(q: F32, cache: F32, positions: I64, scale: float, groups: int, *, weights: F32 | None = None) -> F32:
+    heads, width = q.shape[1:]
+    y = np.zeros((*q.shape[:2], cache.shape[1] // groups - width), np.float32)
+    for m, position in enumerate(positions):
+        entries = cache_load(cache, 0, int(position) + 1)
+        own = entries.reshape(len(entries), groups, -1)  # [T, G, K+C]
+        for h in range(heads):
+            mine = own[:, h * groups // heads]
+            y[m, h] = attend(q[m, h], mine[:, :width], mine[:, width:], scale, None if weights is None else weights[m, h])
+    return y
+
+
+def attend(q: F32, keys: F32, values: F32, scale: float, weights: F32 | None) -> F32:
+    """One head of one row: q [K], keys [T, K], values [T, C] -> [C]"""
+    scores = dot(q[None], keys) * np.float32(scale)  # [T]
+    e = exp(scores - scores.max())
+    denominator = lane_sum(e)
+    if weights is not None:
+        weights[:] = 0
+        weights[: len(e)] = e / denominator
+    y: F32 = dot(e[None], values.T) / denominator
     return y
 
 

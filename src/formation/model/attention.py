@@ -8,7 +8,7 @@ Prefill, decode and replay are therefore one arithmetic.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,8 +26,8 @@ INNER_NORM_EPS = 1e-6
 WATCHED_BYTES = 64 << 20  # of softmax weights, made at once for whoever wants to see them
 
 
-class LatentCache:
-    """What attention keeps of every position of one layer: the normalised latent and the rotated key, C+R values each."""
+class KeyCache:
+    """What attention keeps of every position of one layer, `width` values each: in latent attention the normalised latent and the rotated key."""
 
     def __init__(self, capacity: int, width: int) -> None:
         self.capacity = capacity
@@ -40,6 +40,22 @@ class LatentCache:
 
     def store(self, first: int, keys: F32) -> None:
         ops.cache_store(self.values, first, keys)
+
+
+def watched(attend: Callable[[slice, F32 | None], F32], heads: int, layer: int, positions: I64, probe: Probe) -> F32:
+    """What `attend` gives for a part of positions [T], all together                                                        [T, heads, width]
+
+    When the probe wants the softmax weights, they are made in pieces of WATCHED_BYTES at most, or of one position.
+    """
+    if not probe.wants(Tap.ATTENTION_WEIGHTS):
+        return attend(slice(0, len(positions)), None)
+    mixed, rows = [], max(1, WATCHED_BYTES // (4 * heads * (int(positions[-1]) + 1)))
+    for part in chunks(len(positions), rows):
+        weights = np.empty((part.stop - part.start, heads, int(positions[part][-1]) + 1), np.float32)
+        mixed.append(attend(part, weights))
+        probe(Site(Tap.ATTENTION_WEIGHTS, layer), positions[part], weights)
+        del weights  # before the next are made
+    return np.concatenate(mixed)
 
 
 @dataclass(frozen=True)
@@ -99,30 +115,20 @@ class LatentAttention:
             found += self.quantisation.stored(f"{prefix}.{name}", rows, cols, names)
         return found
 
-    def __call__(self, h: F32, layer: int, positions: I64, cache: LatentCache, use: Modules, probe: Probe) -> F32:
+    def __call__(self, h: F32, layer: int, positions: I64, cache: KeyCache, use: Modules, probe: Probe) -> F32:
         """The attention write of positions [T], whose normalised residual is h [T, D]; their keys are put in the cache first."""
         cos, sin = self.remember(h, layer, positions, cache, use, probe)  # [T, R/2]
         q = self._latent_queries(h, use, cos, sin)  # [T, H, C+R]
-        if probe.wants(Tap.ATTENTION_WEIGHTS):
-            mixed = self._watched(q, layer, positions, cache, probe, use.threads)  # [T, H, C]
-        else:
-            mixed = ops.mla_attend(q, cache.values, positions, self.scale, self.latent, threads=use.threads)
+
+        def attend(part: slice, weights: F32 | None) -> F32:
+            return ops.mla_attend(q[part], cache.values, positions[part], self.scale, self.latent, threads=use.threads, weights=weights)
+
+        mixed = watched(attend, self.heads, layer, positions, probe)  # [T, H, C]
         stride = self.nope + self.value
         out = ops.heads_linear(use.matrix("kv_b_proj"), mixed, stride=stride, first=self.nope, rows=self.value, threads=use.threads)  # [T, H, V]
         return use.linear("o_proj", out.reshape(len(h), -1))  # [T, D]
 
-    def _watched(self, q: F32, layer: int, positions: I64, cache: LatentCache, probe: Probe, threads: int) -> F32:
-        """What q [T, H, C+R] attends to, its softmax weights shown in pieces of WATCHED_BYTES at most, or of one position     [T, H, C]"""
-        mixed = np.empty((len(q), self.heads, self.latent), np.float32)
-        rows = max(1, WATCHED_BYTES // (4 * self.heads * (int(positions[-1]) + 1)))
-        for part in chunks(len(q), rows):
-            weights = np.empty((part.stop - part.start, self.heads, int(positions[part][-1]) + 1), np.float32)
-            mixed[part] = ops.mla_attend(q[part], cache.values, positions[part], self.scale, self.latent, threads=threads, weights=weights)
-            probe(Site(Tap.ATTENTION_WEIGHTS, layer), positions[part], weights)
-            del weights  # before the next are made
-        return mixed
-
-    def remember(self, h: F32, layer: int, positions: I64, cache: LatentCache, use: Modules, probe: Probe) -> tuple[F32, F32]:
+    def remember(self, h: F32, layer: int, positions: I64, cache: KeyCache, use: Modules, probe: Probe) -> tuple[F32, F32]:
         """Puts the keys of h [T, D] in the cache: all that later positions need of these. Gives the rotary table, cos and sin [T, R/2]."""
         cos, sin = ops.rope_table(positions, self._inv_freq, self.rope.table_factor)  # [T, R/2]
         both = use.linear("kv_a_proj_with_mqa", h)  # [T, C+R]

@@ -1,14 +1,12 @@
 """DeepSeek-V3 (arXiv 2412.19437) and the Kimi K2 family, which is the same arithmetic under other names.
 
-    x = embedding;  per layer: u = x + attention(norm(x)), x = u + mlp(norm(u));  logits = lm_head(norm(x))
-
 Multi-token-prediction layers, the vision tower and its projector are skipped.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,14 +15,15 @@ import numpy as np
 from formation.errors import UnsupportedError
 from formation.kernels import ops
 from formation.kernels.tensor import F32, I64, Tensor
+from formation.model import decoder
 from formation.model.architecture import Part, Shape
-from formation.model.attention import LatentAttention, LatentCache
+from formation.model.attention import KeyCache, LatentAttention
 from formation.model.config import Keys
 from formation.model.linear import Modules
 from formation.model.moe import Experts, MixtureOfExperts, Mlp, chunks
-from formation.model.quantisation import Quantisation, Stored, plain, read_quantisation
+from formation.model.quantisation import Quantisation, Stored, read_quantisation
 from formation.model.rope import read_rope
-from formation.model.taps import Blind, Probe, Site, Tap, require_finite
+from formation.model.taps import Blind, Probe
 
 METHODS = ("noaux_tc", "group_limited_greedy", "greedy")
 
@@ -41,6 +40,7 @@ class DeepseekV3:
     moe: MixtureOfExperts
     quantisation: Quantisation
     prefix: str  # what the published names start with, before `model.`
+    centred: bool = False  # norm weights are stored as they are
 
     # ---- what to read
 
@@ -48,14 +48,19 @@ class DeepseekV3:
         """The part called `key`: ("embedding",), ("layer", l), ("expert", l, e) or ("head",)."""
         match key:
             case ("embedding",):
-                stored = [plain(f"{self.prefix}model.embed_tokens.weight", self.shape.vocabulary, self.shape.hidden)]
+                stored = decoder.stored_embedding(self)
             case ("head",):
-                stored = [plain(f"{self.prefix}model.norm.weight", self.shape.hidden), *self._lm_head(names)]
+                stored = decoder.stored_head(self, names)
             case ("expert", layer, expert):
-                stored = self.moe.stored_expert(f"{self._layer(layer)}.mlp", expert, names)
+                stored = self.moe.stored_expert(f"{decoder.layer_name(self, layer)}.mlp", expert, names)
             case (_, layer):
                 stored = self._stored_layer(layer, names)
         return Part(key, tuple(stored))
+
+    def _stored_layer(self, layer: int, names: Collection[str]) -> list[Stored]:
+        prefix = decoder.layer_name(self, layer)
+        mlp = self.dense if layer < self.shape.dense_layers else self.moe
+        return [*decoder.stored_norms(self, layer), *self.attention.stored(f"{prefix}.self_attn", names), *mlp.stored(f"{prefix}.mlp", names)]
 
     @property
     def router(self) -> ops.Router:
@@ -67,83 +72,57 @@ class DeepseekV3:
 
     def bias_name(self, layer: int) -> str | None:
         """The tensor that layer's router adds to its scores, if it does."""
-        return f"{self._layer(layer)}.mlp.gate.e_score_correction_bias" if self.moe.biased else None
+        return f"{decoder.layer_name(self, layer)}.mlp.gate.e_score_correction_bias" if self.moe.biased else None
 
     def skips(self, name: str) -> bool:
         """Whether a tensor of the checkpoint is known and not part of the text model."""
         if re.match(r"(vision_tower|mm_projector|multi_modal_projector)\.", name) or name.endswith("rotary_emb.inv_freq"):
             return True
-        if self.tied and name == f"{self.prefix}lm_head.weight":
-            return True
-        layer = re.match(re.escape(self.prefix) + r"model\.layers\.(\d+)\.", name)
-        return bool(layer) and int(layer[1]) >= self.shape.layers  # type: ignore[index]
+        return decoder.skips(self, name)
 
-    def _layer(self, layer: int) -> str:
-        return f"{self.prefix}model.layers.{layer}"
-
-    def _lm_head(self, names: Collection[str]) -> Sequence[Stored]:
-        name = f"{self.prefix}model.embed_tokens" if self.tied else f"{self.prefix}lm_head"
-        return self.quantisation.stored(name, self.shape.vocabulary, self.shape.hidden, names)
-
-    def _stored_layer(self, layer: int, names: Collection[str]) -> list[Stored]:
-        prefix = self._layer(layer)
-        norms = [plain(f"{prefix}.{n}.weight", self.shape.hidden) for n in ("input_layernorm", "post_attention_layernorm")]
-        mlp = self.dense if layer < self.shape.dense_layers else self.moe
-        return [*norms, *self.attention.stored(f"{prefix}.self_attn", names), *mlp.stored(f"{prefix}.mlp", names)]
+    def kind(self, layer: int) -> str:
+        return "attention"
 
     # ---- what to compute
 
-    def new_cache(self, capacity: int) -> LatentCache:
+    def new_cache(self, layer: int, capacity: int) -> KeyCache:
         """The cache of one layer for `capacity` positions."""
-        return LatentCache(capacity, self.attention.cache_width)
+        return KeyCache(capacity, self.attention.cache_width)
 
-    def cache_bytes(self, capacity: int) -> int:
-        return LatentCache.nbytes(capacity, self.attention.cache_width)
+    def cache_bytes(self, layer: int, capacity: int) -> int:
+        return KeyCache.nbytes(capacity, self.attention.cache_width)
 
     def row_bytes(self) -> int:
         """Scratch memory of one row of a chunk, in bytes, at the widest place of a layer."""
-        return max(self.attention.row_bytes(), self.dense.row_bytes(), self.moe.expert.row_bytes() + 16 * self.shape.hidden)
+        return max(self.attention.row_bytes(), self.dense.row_bytes(), self.moe.row_bytes())
 
     def embed(self, rows: Tensor, positions: I64, probe: Probe) -> F32:
         """Rows of the embedding table, as stored, to x [T, D]."""
-        table = Modules({"rows.weight": rows}, "", 1).matrix("rows")
-        x = ops.gather(table, np.arange(len(positions)), threads=1)
-        require_finite(Site(Tap.EMBEDDING), positions, x)
-        probe(Site(Tap.EMBEDDING), positions, x)
-        return x
+        return decoder.embed(rows, positions, probe)
 
     def layer(
-        self, layer: int, x: F32, positions: I64, cache: LatentCache, tensors: Mapping[str, Tensor], experts: Experts,
+        self, layer: int, x: F32, positions: I64, cache: KeyCache, tensors: Mapping[str, Tensor], experts: Experts,
         probe: Probe, *, threads: int, chunk: int,
     ) -> F32:  # fmt: skip
         """x_{l+1} of consecutive positions [T] whose residual at boundary l is x [T, D]; at most `chunk` rows at a time."""
-        use = Modules(tensors, f"{self._layer(layer)}.", threads)
-        u = np.empty_like(x)
-        for part in chunks(len(x), chunk):
-            h = use.norm("input_layernorm", x[part], self.eps)
-            a = self.attention(h, layer, positions[part], cache, use.under("self_attn"), probe)
-            require_finite(Site(Tap.ATTENTION_WRITE, layer), positions[part], a)
-            probe(Site(Tap.ATTENTION_WRITE, layer), positions[part], a)
-            ops.add(x[part], a, threads=threads, out=u[part])
-        probe(Site(Tap.AFTER_ATTENTION, layer), positions, u)
-        h = use.norm("post_attention_layernorm", u, self.eps)
-        m = self._mlp(layer, h, positions, use.under("mlp"), experts, probe, chunk)
-        require_finite(Site(Tap.MLP_WRITE, layer), positions, m)
-        probe(Site(Tap.MLP_WRITE, layer), positions, m)
-        ops.add(u, m, threads=threads, out=u)
-        require_finite(Site(Tap.RESIDUAL, layer), positions, u)
-        probe(Site(Tap.RESIDUAL, layer), positions, u)
-        return u
+        use = Modules(tensors, f"{decoder.layer_name(self, layer)}.", threads)
+
+        def attention(h: F32, of: I64) -> F32:
+            return self.attention(h, layer, of, cache, use.under("self_attn"), probe)
+
+        def mlp(h: F32) -> F32:
+            return self._mlp(layer, h, positions, use.under("mlp"), experts, probe, chunk)
+
+        return decoder.two_writes(self, layer, x, positions, use, attention, mlp, probe, chunk=chunk)
 
     def remember(
-        self, layer: int, x: F32, positions: I64, cache: LatentCache, tensors: Mapping[str, Tensor], *, threads: int, chunk: int
+        self, layer: int, x: F32, positions: I64, cache: KeyCache, tensors: Mapping[str, Tensor], *, threads: int, chunk: int
     ) -> None:  # fmt: skip
         """Fills the cache with what `layer` keeps of consecutive positions [T], whose residual at boundary l is x [T, D], and computes
         nothing else: what a later position of the layer is replayed from."""
-        use = Modules(tensors, f"{self._layer(layer)}.", threads)
-        for part in chunks(len(x), chunk):
-            h = use.norm("input_layernorm", x[part], self.eps)
-            self.attention.remember(h, layer, positions[part], cache, use.under("self_attn"), Blind())
+        use = Modules(tensors, f"{decoder.layer_name(self, layer)}.", threads)
+        keep = self.attention.remember
+        decoder.remembered(self, x, positions, use, lambda h, of: keep(h, layer, of, cache, use.under("self_attn"), Blind()), chunk=chunk)
 
     def _mlp(self, layer: int, h: F32, positions: I64, use: Modules, experts: Experts, probe: Probe, chunk: int) -> F32:
         if layer >= self.shape.dense_layers:
@@ -155,14 +134,7 @@ class DeepseekV3:
 
     def head(self, x: F32, positions: I64, tensors: Mapping[str, Tensor], probe: Probe, *, threads: int) -> F32:
         """Logits of final residual rows x [T, D]                                                [T, vocabulary]"""
-        use = Modules(tensors, self.prefix, threads)
-        normed = use.norm("model.norm", x, self.eps)
-        probe(Site(Tap.FINAL_NORM), positions, normed)
-        name = "model.embed_tokens" if self.tied else "lm_head"
-        logits = use.linear(name, normed)
-        require_finite(Site(Tap.LOGITS), positions, logits)
-        probe(Site(Tap.LOGITS), positions, logits)
-        return logits
+        return decoder.logits(self, x, positions, tensors, probe, threads=threads)
 
 
 def read(config: Mapping[str, Any]) -> DeepseekV3:

@@ -48,9 +48,18 @@ class Modules:
         row = Weight(tensor.name, PLAIN[tensor.dtype], 1, tensor.shape[0], tensor.data)
         return ops.gather(row, np.zeros(1, np.int64), threads=1).reshape(-1)
 
-    def norm(self, name: str, x: F32, eps: float) -> F32:
-        """RMSNorm of x [T, n] with the stored weight."""
-        return ops.rmsnorm(x, self.vector(f"{name}.weight"), eps, threads=self.threads)
+    def norm(self, name: str, x: F32, eps: float, *, centred: bool = False) -> F32:
+        """RMSNorm of x [T, n] with the stored weight; `centred`: what is stored is the weight minus one."""
+        w = self.vector(f"{name}.weight")
+        w = ops.add(w, np.ones_like(w), threads=1) if centred else w
+        return ops.rmsnorm(x, w, eps, threads=self.threads)
+
+    def taps(self, name: str) -> F32:
+        """A stored depthwise convolution [channels, 1, taps], widened                                      [taps, channels]"""
+        tensor = self.tensors[self.prefix + name]
+        rows, _, cols = tensor.shape
+        taps = ops.gather(Weight(tensor.name, PLAIN[tensor.dtype], rows, cols, tensor.data), np.arange(rows), threads=1)
+        return np.ascontiguousarray(taps.T)
 
 
 def _check_packed_shape(shape: Tensor, rows: int, cols: int) -> None:

@@ -43,22 +43,30 @@ class Mlp:
 
 @dataclass(frozen=True)
 class MixtureOfExperts:
-    """Router, routed experts and one shared MLP (None: no shared expert)."""
+    """Router, routed experts and one shared MLP (None: no shared expert), which every token uses."""
 
     router: ops.Router
     biased: bool  # noaux_tc: `e_score_correction_bias` selects, and does not weigh
     expert: Mlp
     shared: Mlp | None
+    shared_name: str = "shared_experts"
+    shared_gated: bool = False  # the shared MLP's output is multiplied by the sigmoid of `shared_expert_gate`
 
     def stored(self, prefix: str, names: Collection[str]) -> list[Stored]:
         """What every token of the layer needs: all but the routed experts."""
         found = [plain(f"{prefix}.gate.weight", self.router.experts, self.expert.hidden)]
         if self.biased:
             found.append(Stored(f"{prefix}.gate.e_score_correction_bias", ("F32", "BF16"), (self.router.experts,)))
-        return found + (self.shared.stored(f"{prefix}.shared_experts", names) if self.shared else [])
+        if self.shared_gated:
+            found.append(plain(f"{prefix}.shared_expert_gate.weight", 1, self.expert.hidden))
+        return found + (self.shared.stored(f"{prefix}.{self.shared_name}", names) if self.shared else [])
 
     def stored_expert(self, prefix: str, expert: int, names: Collection[str]) -> list[Stored]:
         return self.expert.stored(f"{prefix}.experts.{expert}", names)
+
+    def row_bytes(self) -> int:
+        """Upper bound of the scratch memory of one row, in bytes: an expert's or the shared one's, and what both are added to."""
+        return max(mlp.row_bytes() for mlp in (self.expert, self.shared) if mlp) + 16 * self.expert.hidden
 
     def route(self, h: F32, layer: int, positions: I64, use: Modules, probe: Probe) -> ops.Routing:
         logits = use.linear("gate", h)  # [T, E]
@@ -89,15 +97,16 @@ class MixtureOfExperts:
                 probe(Site(Tap.EXPERT_OUTPUT, layer, expert), positions[rows[part]], output)
                 ops.accumulate(write, started, rows[part], output, gates[part], threads=use.threads)
         if self.shared is not None:
-            self._add_shared(h, layer, positions, use.under("shared_experts"), write, started, probe, chunk)
+            self._add_shared(h, layer, positions, use, write, started, probe, chunk)
         return write
 
     def _add_shared(self, h: F32, layer: int, positions: I64, use: Modules, write: F32, started: np.ndarray, probe: Probe, chunk: int) -> None:
         assert self.shared is not None
         for part in chunks(len(h), chunk):
-            output = self.shared(h[part], use)
+            output = self.shared(h[part], use.under(self.shared_name))
             probe(Site(Tap.EXPERT_OUTPUT, layer), positions[part], output)
-            ops.accumulate(write, started, np.arange(part.start, part.stop), output, None, threads=use.threads)
+            gates = ops.sigmoid(use.linear("shared_expert_gate", h[part])).reshape(-1) if self.shared_gated else None  # [rows]
+            ops.accumulate(write, started, np.arange(part.start, part.stop), output, gates, threads=use.threads)
 
 
 def chunks(count: int, size: int) -> Iterator[slice]:

@@ -38,7 +38,7 @@ class Yarn:
 
 @dataclass(frozen=True)
 class Rope:
-    """Rotation of `width` dimensions as interleaved pairs; `yarn` None means plain frequencies theta^(-2i/width)."""
+    """Rotation of `width` dimensions in pairs; `yarn` None means plain frequencies theta^(-2i/width)."""
 
     width: int
     theta: float
@@ -85,8 +85,22 @@ class Rope:
         return self.width * _log(positions / (times * 2 * PI)) / (2 * _log(self.theta))
 
 
-def read_rope(keys: Keys, width: int) -> Rope:
-    """Reads `rope_theta` and `rope_scaling` (or `rope_parameters`, as newer configs write both together)."""
+def read_partial_rope(keys: Keys, head: int, usual: float) -> Rope:
+    """As `read_rope`, of the first part of a head's dimensions: `partial_rotary_factor` of them, `usual` where the config says nothing."""
+    name = "partial_rotary_factor"
+    section = keys.section("rope_parameters") or keys.section("rope_scaling") or Keys({})
+    inner, outer = (owner.number(name, owner.values.get(name, usual), low=0.0, high=1.0) for owner in (section, keys))
+    if {name} <= section.values.keys() & keys.values.keys() and inner != outer:
+        raise keys.refusal(name, f"{inner} as in {section.where}")
+    width = int(head * (inner if name in section.values else outer))
+    if width < 2 or width % 2:
+        raise keys.refusal(name, f"an even share of {head} dimensions")
+    return read_rope(keys, width, known=(name,))
+
+
+def read_rope(keys: Keys, width: int, known: tuple[str, ...] = ()) -> Rope:
+    """Reads `rope_theta` and `rope_scaling` (or `rope_parameters`, as newer configs write both together).
+    `known` are keys of that section that were read before."""
     section = keys.section("rope_parameters") or keys.section("rope_scaling")
     if section is None:
         return Rope(width, keys.number("rope_theta", 10000.0, low=1.0001), None)
@@ -95,7 +109,7 @@ def read_rope(keys: Keys, width: int) -> Rope:
     keys.skip("rope_theta")
     name = "rope_type" if "rope_type" in section.values else "type"
     kind = section.choice(name, ("yarn", "default"))
-    section.skip("type", "rope_type")
+    section.skip("type", "rope_type", *known)
     yarn = _read_yarn(section) if kind == "yarn" else None
     section.finish(frozenset())
     return Rope(width, theta, yarn)

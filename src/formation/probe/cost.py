@@ -36,7 +36,7 @@ def capture_bytes(model: Model, positions: int, *, level: str, prompt_level: str
 
 def _pass_bytes(model: Model, rows: int, keys: int, steps: int, level: str, prompt_level: str) -> int:
     shape = model.shape
-    cache_width = model.cache_bytes(64) // 64  # of one position, in bytes
+    cache_width = max(model.cache_bytes(layer, 64) for layer in range(shape.layers)) // 64  # of one position, in bytes
     row = NUMBER * (6 * shape.hidden + 3 * shape.experts + 3 * shape.chosen) + cache_width
     detailed = (rows if prompt_level != "minimal" else steps) if max(map(LEVELS.index, (level, prompt_level))) else 0
     experts = detailed * (shape.chosen + 1) * shape.hidden * NUMBER

@@ -162,7 +162,7 @@ class Engine:
         return found
 
     def _new_caches(self, positions: int) -> list[Any]:
-        return [self.model.new_cache(positions) for _ in range(self.model.shape.layers)]
+        return [self.model.new_cache(layer, positions) for layer in range(self.model.shape.layers)]
 
     def _prepare(self, positions: int, logit_rows: int) -> Executor:
         """The executor, with a weight stream small enough to leave room for this many positions."""

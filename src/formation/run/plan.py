@@ -128,7 +128,7 @@ class Plan:
 def make_plan(model: Model, sizes: Sizes, budget: int, positions: int, logit_rows: int = 1, capture: int = 0) -> Plan:
     """Raises BudgetError, saying how much is needed and for what, when the run cannot fit. `capture` bytes are a probe's, who then also looks
     at rows through the head: it is the first part to stay."""
-    cache = model.shape.layers * model.cache_bytes(positions)
+    cache = sum(model.cache_bytes(layer, positions) for layer in range(model.shape.layers))
     floor = _least_weights(sizes)
     chunk, activations = _activations(model, positions, logit_rows, budget - cache - floor - capture)
     needed = cache + activations + floor + capture

@@ -1,7 +1,8 @@
-/* The latent cache and absorbed MLA attention: contract rules 2 and 4.
+/* The cache of keys, absorbed MLA attention and grouped-query attention: contract rules 2 and 4.
  *
- * Sixteen keys lie side by side, so a vector of VL keys, a `strip`, is one load, and each key keeps its own sixteen sums over d.
- * A piece of work is one row and a range of its heads. Scores are computed for TILE strips and HEADS heads at a time, so that a tile
+ * Heads come in groups that share a key: one group in MLA, whose values are the first C of the key's D columns; in grouped-query
+ * attention G of them, whose K key and C value columns lie side by side. Sixteen keys lie side by side, so a vector of VL keys, a `strip`, is one load, and each key keeps its own sixteen sums over d.
+ * A piece of work is one row and a range of one group's heads. Scores are computed for TILE strips and HEADS heads at a time, so that a tile
  * of the cache is read once for many heads; values from SLAB columns copied next to each other, since in the cache they are D apart. */
 #include <math.h>
 
@@ -17,14 +18,15 @@ typedef struct {
   const int64_t *positions;
   float scale;
   float *y, *weights;
-  int64_t ldw, H, D, C, groups, per_group; /* a row's heads are split into `groups` of `per_group` */
+  int64_t ldw, H, G, D, K, C, apart; /* a group has `D / G` columns of the cache: its key's K, its values' C from column `apart` on */
+  int64_t shares, per_share;         /* a group's heads are split into `shares` of `per_share` */
   int status;
 } attend_call;
 
 typedef struct {
-  const float *q, *cache; /* q of the first head, [heads, D] */
-  float *scores, *slab;   /* [heads, blocks * 16], [SLAB / TILE, blocks, TILE, 16] */
-  int64_t heads, keys, blocks, D, C;
+  const float *q, *cache, *values; /* q of the first head, [heads, K]; the group's first key column, and value column */
+  float *scores, *slab;            /* [heads, blocks * 16], [SLAB / TILE, blocks, TILE, 16] */
+  int64_t heads, keys, blocks, D, K, C;
   float scale;
 } attend_piece;
 
@@ -57,11 +59,11 @@ static const float *strip_of(const attend_piece *p, int64_t strip) {
 /* Lane j of rule 2 for every key of S strips and R heads: sums over d = j, j+16, ... */
 FK_INLINE void score_lane(const attend_piece *p, const float *q, const float *const *strip, int64_t j, int R, int S, fv lane[HEADS][TILE][LANES]) {
   fv sum[HEADS][TILE] = {0};
-  for (int64_t d = j; d < p->D; d += LANES) {
+  for (int64_t d = j; d < p->K; d += LANES) {
     fv key[TILE];
     UNROLL for (int s = 0; s < S; s++) key[s] = fv_load(strip[s] + d * LANES);
     UNROLL for (int r = 0; r < R; r++) {
-      const fv x = fv_set(q[r * p->D + d]);
+      const fv x = fv_set(q[r * p->K + d]);
       UNROLL for (int s = 0; s < S; s++) sum[r][s] = sum[r][s] + x * key[s];
     }
   }
@@ -69,18 +71,11 @@ FK_INLINE void score_lane(const attend_piece *p, const float *q, const float *co
     UNROLL for (int s = 0; s < S; s++) lane[r][s][j] = sum[r][s];
 }
 
-/* Rule 2's pairwise sum of sixteen vectors, every element on its own. */
-FK_INLINE fv fold_columns(fv *lane) {
-  UNROLL for (int half = LANES / 2; half; half /= 2)
-    UNROLL for (int j = 0; j < half; j++) lane[j] = lane[j] + lane[j + half];
-  return lane[0];
-}
-
 FK_INLINE void score_tile(const attend_piece *p, int64_t head, int64_t first, int R, int S) {
   fv lane[HEADS][TILE][LANES];
   const float *strip[TILE];
   UNROLL for (int s = 0; s < S; s++) strip[s] = strip_of(p, first + s);
-  for (int64_t j = 0; j < LANES; j++) score_lane(p, p->q + head * p->D, strip, j, R, S, lane);
+  for (int64_t j = 0; j < LANES; j++) score_lane(p, p->q + head * p->K, strip, j, R, S, lane);
   for (int r = 0; r < R; r++)
     for (int s = 0; s < S; s++)
       fv_store(p->scores + (head + r) * p->blocks * LANES + (first + s) * VL, fold_columns(lane[r][s]) * p->scale);
@@ -138,9 +133,9 @@ static void write_weights(const float *e, float denominator, int64_t keys, float
 static void copy_slab(const attend_piece *p, int64_t first) {
   for (int64_t b = 0; b < p->blocks; b++)
     for (int64_t g = 0; g < SLAB / TILE; g++) {
-      const int64_t column = first + g * TILE, left = p->D - column, count = left < 0 ? 0 : left < TILE ? left : TILE;
+      const int64_t column = first + g * TILE, left = p->C - column, count = left < 0 ? 0 : left < TILE ? left : TILE;
       float *to = p->slab + (g * p->blocks + b) * TILE * LANES;
-      memcpy(to, p->cache + (b * p->D + column) * LANES, (size_t)(count * LANES) * sizeof *to);
+      memcpy(to, p->values + (b * p->D + column) * LANES, (size_t)(count * LANES) * sizeof *to);
       memset(to + count * LANES, 0, (size_t)((TILE - count) * LANES) * sizeof *to);
     }
 }
@@ -194,7 +189,7 @@ static void value_piece(const attend_piece *p, const float *denominator, float *
 
 /* ---- one piece, and the call ---- */
 
-static void attend(attend_call *call, int64_t m, int64_t head, int64_t heads) {
+static void attend(attend_call *call, int64_t m, int64_t group, int64_t head, int64_t heads) {
   const int64_t keys = call->positions[m] + 1, blocks = (keys + LANES - 1) / LANES, row = blocks * LANES;
   float *scratch = fk_scratch(FK_SCRATCH_TASK, (size_t)(row * (heads + SLAB)) * sizeof *scratch);
   if (!scratch) {
@@ -202,7 +197,9 @@ static void attend(attend_call *call, int64_t m, int64_t head, int64_t heads) {
     return;
   }
   const int64_t at = m * call->H + head;
-  const attend_piece p = {call->q + at * call->D, call->cache, scratch, scratch + row * heads, heads, keys, blocks, call->D, call->C, call->scale};
+  const float *columns = call->cache + group * (call->D / call->G) * LANES;
+  const attend_piece p = {call->q + at * call->K, columns, columns + call->apart * LANES, scratch, scratch + row * heads,
+                          heads, keys, blocks, call->D, call->K, call->C, call->scale};
   float denominator[PIECE_HEADS] = {0};
   score_piece(&p);
   for (int64_t h = 0; h < heads; h++) denominator[h] = exponentials(p.scores + h * row, keys, blocks);
@@ -213,9 +210,10 @@ static void attend(attend_call *call, int64_t m, int64_t head, int64_t heads) {
 
 static void attend_pieces(void *context, int64_t begin, int64_t end) {
   attend_call *call = context;
+  const int64_t own = call->H / call->G; /* heads of a group */
   for (int64_t i = begin; i < end; i++) {
-    const int64_t head = i % call->groups * call->per_group, left = call->H - head;
-    if (left > 0) attend(call, i / call->groups, head, left < call->per_group ? left : call->per_group);
+    const int64_t first = i % call->shares * call->per_share, left = own - first, group = i / call->shares % call->G;
+    attend(call, i / (call->shares * call->G), group, group * own + first, left < call->per_share ? left : call->per_share);
   }
 }
 
@@ -226,13 +224,24 @@ static int64_t heads_per_piece(int64_t M, int64_t H, int threads) {
   return whole < PIECE_HEADS ? whole : PIECE_HEADS;
 }
 
+static int attend_all(attend_call call, int64_t M, int threads) {
+  for (int64_t m = 0; m < M; m++)
+    if (call.positions[m] < 0 || (call.weights && call.positions[m] >= call.ldw)) return FK_BAD_ARGUMENT;
+  if (!call.H) return FK_OK;
+  call.per_share = heads_per_piece(M, call.H, threads);
+  call.shares = (call.H / call.G + call.per_share - 1) / call.per_share;
+  fk_parallel(M * call.G * call.shares, 1, threads, attend_pieces, &call);
+  return call.status;
+}
+
 int FK_NAME(fk_mla_attend)(const float *q, const float *cache, const int64_t *positions, float scale, float *y, float *weights,
                            int64_t ldw, int64_t M, int64_t H, int64_t D, int64_t C, int threads) {
   if (C > D || D < 1) return FK_BAD_ARGUMENT;
-  for (int64_t m = 0; m < M; m++)
-    if (positions[m] < 0 || (weights && positions[m] >= ldw)) return FK_BAD_ARGUMENT;
-  const int64_t per_group = heads_per_piece(M, H, threads), groups = (H + per_group - 1) / per_group;
-  attend_call call = {q, cache, positions, scale, y, weights, ldw, H, D, C, groups, per_group, FK_OK};
-  fk_parallel(M * groups, 1, threads, attend_pieces, &call);
-  return call.status;
+  return attend_all((attend_call){q, cache, positions, scale, y, weights, ldw, H, 1, D, D, C, 0, 0, 0, FK_OK}, M, threads);
+}
+
+int FK_NAME(fk_gqa_attend)(const float *q, const float *cache, const int64_t *positions, float scale, float *y, float *weights,
+                           int64_t ldw, int64_t M, int64_t H, int64_t G, int64_t K, int64_t C, int threads) {
+  if (G < 1 || H % G || K < 1 || C < 0) return FK_BAD_ARGUMENT;
+  return attend_all((attend_call){q, cache, positions, scale, y, weights, ldw, H, G, G * (K + C), K, C, K, 0, 0, FK_OK}, M, threads);
 }

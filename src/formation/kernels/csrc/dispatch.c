@@ -25,12 +25,26 @@
     (x, ldx, w, eps, y, ldy, M, K, threads)) \
   F(fk_rope_interleaved, (float *x, int64_t ldm, int64_t ldh, const float *cos, const float *sin, int64_t M, int64_t H, int64_t R, \
     int threads), (x, ldm, ldh, cos, sin, M, H, R, threads)) \
+  F(fk_rope_halves, (float *x, int64_t ldm, int64_t ldh, const float *cos, const float *sin, int64_t M, int64_t H, int64_t R, \
+    int threads), (x, ldm, ldh, cos, sin, M, H, R, threads)) \
   F(fk_cache_store, (float *cache, int64_t D, int64_t first, const float *keys, int64_t M), (cache, D, first, keys, M)) \
   F(fk_cache_load, (const float *cache, int64_t D, int64_t first, float *keys, int64_t M), (cache, D, first, keys, M)) \
   F(fk_mla_attend, (const float *q, const float *cache, const int64_t *positions, float scale, float *y, float *weights, int64_t ldw, \
     int64_t M, int64_t H, int64_t D, int64_t C, int threads), (q, cache, positions, scale, y, weights, ldw, M, H, D, C, threads)) \
+  F(fk_gqa_attend, (const float *q, const float *cache, const int64_t *positions, float scale, float *y, float *weights, int64_t ldw, \
+    int64_t M, int64_t H, int64_t G, int64_t K, int64_t C, int threads), (q, cache, positions, scale, y, weights, ldw, M, H, G, K, C, threads)) \
+  F(fk_conv_silu, (const float *x, const float *w, float *y, int64_t M, int64_t D, int64_t W, int threads), (x, w, y, M, D, W, threads)) \
+  F(fk_l2norm, (const float *x, float eps, float *y, int64_t M, int64_t K, int threads), (x, eps, y, M, K, threads)) \
+  F(fk_delta_gates, (const float *b, const float *a, const float *a_log, const float *dt_bias, float *beta, float *decay, int64_t M, \
+    int64_t H, int threads), (b, a, a_log, dt_bias, beta, decay, M, H, threads)) \
+  F(fk_delta_rule, (const float *q, const float *k, const float *v, const float *decay, const float *beta, float scale, float *state, \
+    float *y, int64_t M, int64_t G, int64_t H, int64_t K, int64_t V, int threads), \
+    (q, k, v, decay, beta, scale, state, y, M, G, H, K, V, threads)) \
+  F(fk_rmsnorm_gated, (const float *x, const float *z, const float *w, float eps, float *y, int64_t M, int64_t K, int threads), \
+    (x, z, w, eps, y, M, K, threads)) \
   F(fk_add, (const float *a, const float *b, float *y, int64_t n, int threads), (a, b, y, n, threads)) \
   F(fk_silu_mul, (const float *gate, const float *up, float *y, int64_t n, int threads), (gate, up, y, n, threads)) \
+  F(fk_sigmoid_mul, (const float *gate, const float *x, float *y, int64_t n, int threads), (gate, x, y, n, threads)) \
   F(fk_accumulate, (float *acc, uint8_t *started, const int64_t *rows, const float *y, const float *gates, int64_t n, int64_t K, \
     int threads), (acc, started, rows, y, gates, n, K, threads)) \
   F(fk_exp, (const float *x, float *y, int64_t n), (x, y, n)) \

@@ -47,7 +47,10 @@ int fk_rope_table(const int64_t *positions, const float *inv_freq, float factor,
 /* interleaved pairs (2i, 2i+1) rotated in place; x [M, H, R] with rows ldm and heads ldh apart */
 int fk_rope_interleaved(float *x, int64_t ldm, int64_t ldh, const float *cos, const float *sin, int64_t M, int64_t H, int64_t R, int threads);
 
-/* The latent cache is [ceil(T/16)][D][16]: sixteen keys side by side, zero where no key has been written. */
+/* pairs (i, i + R/2) */
+int fk_rope_halves(float *x, int64_t ldm, int64_t ldh, const float *cos, const float *sin, int64_t M, int64_t H, int64_t R, int threads);
+
+/* The cache is [ceil(T/16)][D][16]: sixteen keys side by side, zero where no key has been written. */
 int fk_cache_store(float *cache, int64_t D, int64_t first, const float *keys, int64_t M);
 int fk_cache_load(const float *cache, int64_t D, int64_t first, float *keys, int64_t M);
 /* Row m attends keys 0..positions[m]; score = dot(q, key) * scale; values are the first C of a key's D entries.
@@ -55,9 +58,32 @@ int fk_cache_load(const float *cache, int64_t D, int64_t first, float *keys, int
 int fk_mla_attend(const float *q, const float *cache, const int64_t *positions, float scale, float *y, float *weights,
                   int64_t ldw, int64_t M, int64_t H, int64_t D, int64_t C, int threads);
 
+/* The same for H heads in G groups of neighbours: the cache holds per group K columns of its key, then C of its value; D = G*(K + C).
+ * q [M, H, K] y [M, H, C] */
+int fk_gqa_attend(const float *q, const float *cache, const int64_t *positions, float scale, float *y, float *weights,
+                  int64_t ldw, int64_t M, int64_t H, int64_t G, int64_t K, int64_t C, int threads);
+
+/* Gated delta rule (delta.c). y[m, d] = silu(sum over j of x[m + j, d] * w[j, d])             x [W-1 + M, D], w [W, D], y [M, D] */
+int fk_conv_silu(const float *x, const float *w, float *y, int64_t M, int64_t D, int64_t W, int threads);
+/* y = x * (1/sqrt(sum of x^2 + eps))                                                                          x, y [M, K] */
+int fk_l2norm(const float *x, float eps, float *y, int64_t M, int64_t K, int threads);
+/* beta = sigmoid(b), decay = exp(-(exp(a_log) * softplus(a + dt_bias)))                     a, b, beta, decay [M, H]; others [H] */
+int fk_delta_gates(const float *b, const float *a, const float *a_log, const float *dt_bias, float *beta, float *decay, int64_t M, int64_t H,
+                   int threads);
+/* For each row in turn, with S the state of value head h and k, q those of key head h / (H / G):
+ * S = S * decay; d = (v - (S^T k)) * beta; S = S + k d^T; y = (S^T q) * scale. Every S^T is rule 2 over the key index.
+ * state [H][ceil(V/16)][K rounded up to 16][16], zero where nothing is: sixteen columns of S side by side.
+ * q, k [M, G, K], v, y [M, H, V], decay, beta [M, H] */
+int fk_delta_rule(const float *q, const float *k, const float *v, const float *decay, const float *beta, float scale, float *state, float *y,
+                  int64_t M, int64_t G, int64_t H, int64_t K, int64_t V, int threads);
+/* y = ((x * (1/sqrt(mean(x^2) + eps))) * w) * silu(z)                                                   x, z, y [M, K], w [K] */
+int fk_rmsnorm_gated(const float *x, const float *z, const float *w, float eps, float *y, int64_t M, int64_t K, int threads);
+
 int fk_add(const float *a, const float *b, float *y, int64_t n, int threads);
 /* y = silu(gate) * up */
 int fk_silu_mul(const float *gate, const float *up, float *y, int64_t n, int threads);
+/* y = sigmoid(gate) * x */
+int fk_sigmoid_mul(const float *gate, const float *x, float *y, int64_t n, int threads);
 /* for i: row r = rows[i]: v = gates[i] * y[i, :]; acc[r, :] = started[r] ? acc[r, :] + v : v; started[r] = 1.
  * gates NULL means v = y[i, :]. Rows must differ within one call. */
 int fk_accumulate(float *acc, uint8_t *started, const int64_t *rows, const float *y, const float *gates, int64_t n, int64_t K, int threads);

@@ -77,8 +77,25 @@ FK_INLINE lanes16 lanes_mul(lanes16 a, lanes16 b) {
   return a;
 }
 
+/* The lanes of element i of n, zero-padded at the end, and back. */
+FK_INLINE lanes16 take(const float *p, int64_t i, int64_t n) {
+  return n - i >= LANES ? lanes_load(p + i) : lanes_load_part(p + i, n - i);
+}
+
+FK_INLINE void give(float *p, lanes16 a, int64_t i, int64_t n) {
+  if (n - i >= LANES) lanes_store(p + i, a);
+  else lanes_store_part(p + i, a, n - i);
+}
+
 /* sum + a * b, each operation rounded on its own */
 FK_INLINE lanes16 lanes_accumulate(lanes16 sum, lanes16 a, lanes16 b) { return lanes_add(sum, lanes_mul(a, b)); }
+
+/* Rule 2's pairwise sum of sixteen vectors, every element on its own. */
+FK_INLINE fv fold_columns(fv *lane) {
+  UNROLL for (int half = LANES / 2; half; half /= 2)
+    UNROLL for (int j = 0; j < half; j++) lane[j] = lane[j] + lane[j + half];
+  return lane[0];
+}
 
 /* Rule 2's pairwise sum: j += j+8, j += j+4, j += j+2, j += j+1. */
 #if defined(__has_builtin)
@@ -118,4 +135,14 @@ FK_INLINE float lanes_fold(lanes16 a) {
   return lane[0];
 }
 #endif
+
+/* of K floats, by rule 2 */
+FK_INLINE float sum_of_squares(const float *x, int64_t K) {
+  lanes16 sum = lanes_zero();
+  for (int64_t k = 0; k < K; k += LANES) {
+    const lanes16 a = take(x, k, K);
+    sum = lanes_accumulate(sum, a, a);
+  }
+  return lanes_fold(sum);
+}
 #endif

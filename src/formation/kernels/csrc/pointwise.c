@@ -8,27 +8,12 @@
 
 enum { ELEMENTS = 16384 }; /* one piece of an elementwise call; a multiple of LANES */
 
-/* The lanes of element i of n, zero-padded at the end, and back. */
-FK_INLINE lanes16 take(const float *p, int64_t i, int64_t n) {
-  return n - i >= LANES ? lanes_load(p + i) : lanes_load_part(p + i, n - i);
-}
-
-FK_INLINE void give(float *p, lanes16 a, int64_t i, int64_t n) {
-  if (n - i >= LANES) lanes_store(p + i, a);
-  else lanes_store_part(p + i, a, n - i);
-}
-
 /* ---- rmsnorm ---- */
 
 typedef struct { const float *x, *w; float *y; int64_t ldx, ldy, K; float eps; } norm_call;
 
 static void norm_row(const norm_call *c, const float *x, float *y) {
-  lanes16 sum = lanes_zero();
-  for (int64_t k = 0; k < c->K; k += LANES) {
-    const lanes16 a = take(x, k, c->K);
-    sum = lanes_accumulate(sum, a, a);
-  }
-  const float mean = lanes_fold(sum) / (float)c->K;
+  const float mean = sum_of_squares(x, c->K) / (float)c->K;
   const lanes16 r = lanes_set(1.0f / __builtin_sqrtf(mean + c->eps));
   for (int64_t k = 0; k < c->K; k += LANES)
     give(y, lanes_mul(lanes_mul(take(x, k, c->K), r), take(c->w, k, c->K)), k, c->K);
@@ -48,28 +33,39 @@ int FK_NAME(fk_rmsnorm)(const float *x, int64_t ldx, const float *w, float eps, 
 
 /* ---- rotary embedding ---- */
 
-typedef struct { float *x; const float *cos, *sin; int64_t ldm, ldh, H, half; } rope_call;
+/* The i-th pair is x[i * step] and the element `apart` further on. */
+typedef struct { float *x; const float *cos, *sin; int64_t ldm, ldh, H, half, step, apart; } rope_call;
 
-static void rotate(float *x, const float *cos, const float *sin, int64_t half) {
+static void rotate(float *x, const float *cos, const float *sin, int64_t half, int64_t step, int64_t apart) {
   for (int64_t i = 0; i < half; i++) {
-    const float a = x[2 * i], b = x[2 * i + 1];
-    x[2 * i] = a * cos[i] - b * sin[i];
-    x[2 * i + 1] = a * sin[i] + b * cos[i];
+    float *first = x + i * step, *second = first + apart;
+    const float a = *first, b = *second;
+    *first = a * cos[i] - b * sin[i];
+    *second = a * sin[i] + b * cos[i];
   }
 }
 
 static void rope_rows(void *context, int64_t begin, int64_t end) {
   const rope_call *c = context;
   for (int64_t m = begin; m < end; m++)
-    for (int64_t h = 0; h < c->H; h++) rotate(c->x + m * c->ldm + h * c->ldh, c->cos + m * c->half, c->sin + m * c->half, c->half);
+    for (int64_t h = 0; h < c->H; h++)
+      rotate(c->x + m * c->ldm + h * c->ldh, c->cos + m * c->half, c->sin + m * c->half, c->half, c->step, c->apart);
+}
+
+static int rope(rope_call call, int64_t M, int64_t R, int threads) {
+  if (R < 0 || R % 2) return FK_BAD_ARGUMENT;
+  fk_parallel(M, 1 + ELEMENTS / (call.H * R + 1), threads, rope_rows, &call);
+  return FK_OK;
 }
 
 int FK_NAME(fk_rope_interleaved)(float *x, int64_t ldm, int64_t ldh, const float *cos, const float *sin, int64_t M, int64_t H, int64_t R,
                                  int threads) {
-  if (R < 0 || R % 2) return FK_BAD_ARGUMENT;
-  rope_call call = {x, cos, sin, ldm, ldh, H, R / 2};
-  fk_parallel(M, 1 + ELEMENTS / (H * R + 1), threads, rope_rows, &call);
-  return FK_OK;
+  return rope((rope_call){x, cos, sin, ldm, ldh, H, R / 2, 2, 1}, M, R, threads);
+}
+
+int FK_NAME(fk_rope_halves)(float *x, int64_t ldm, int64_t ldh, const float *cos, const float *sin, int64_t M, int64_t H, int64_t R,
+                            int threads) {
+  return rope((rope_call){x, cos, sin, ldm, ldh, H, R / 2, 1, R / 2}, M, R, threads);
 }
 
 /* ---- two arrays, element by element; y may be one of them ---- */
@@ -81,26 +77,30 @@ static void add_range(void *context, int64_t begin, int64_t end) {
   for (int64_t i = begin; i < end; i += LANES) give(c->y, lanes_add(take(c->a, i, end), take(c->b, i, end)), i, end);
 }
 
-static void silu_mul_range(void *context, int64_t begin, int64_t end) {
-  const pair_call *c = context;
-  for (int64_t i = begin; i < end; i += LANES) {
-    lanes16 gate = take(c->a, i, end);
-    UNROLL for (int part = 0; part < PARTS; part++) gate.part[part] = fv_silu(gate.part[part]);
-    give(c->y, lanes_mul(gate, take(c->b, i, end)), i, end);
-  }
-}
-
 int FK_NAME(fk_add)(const float *a, const float *b, float *y, int64_t n, int threads) {
   pair_call call = {a, b, y};
   fk_parallel(n, ELEMENTS, threads, add_range, &call);
   return FK_OK;
 }
 
-int FK_NAME(fk_silu_mul)(const float *gate, const float *up, float *y, int64_t n, int threads) {
-  pair_call call = {gate, up, y};
-  fk_parallel(n, ELEMENTS, threads, silu_mul_range, &call);
-  return FK_OK;
-}
+/* NAME of a, times b */
+#define GATED(NAME)                                                                               \
+  static void NAME##_mul_range(void *context, int64_t begin, int64_t end) {                       \
+    const pair_call *c = context;                                                                 \
+    for (int64_t i = begin; i < end; i += LANES) {                                                \
+      lanes16 gate = take(c->a, i, end);                                                          \
+      UNROLL for (int part = 0; part < PARTS; part++) gate.part[part] = fv_##NAME(gate.part[part]); \
+      give(c->y, lanes_mul(gate, take(c->b, i, end)), i, end);                                    \
+    }                                                                                             \
+  }                                                                                               \
+  int FK_NAME(fk_##NAME##_mul)(const float *gate, const float *x, float *y, int64_t n, int threads) { \
+    pair_call call = {gate, x, y};                                                                \
+    fk_parallel(n, ELEMENTS, threads, NAME##_mul_range, &call);                                   \
+    return FK_OK;                                                                                 \
+  }
+
+GATED(silu)
+GATED(sigmoid)
 
 /* ---- the combination of expert writes ---- */
 

@@ -1,0 +1,90 @@
+"""Grouped-query attention (arXiv 2305.13245) over a plain cache of keys and values, with norms of q and k, partial rotation and an output gate.
+
+q, gate = W h;  k, v = W h;  q, k = rotated(norm(q), norm(k));  a = W (softmax(q k') v sigmoid(gate))
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from formation.kernels import ops
+from formation.kernels.tensor import F32, I64
+from formation.model.attention import KeyCache, watched
+from formation.model.linear import Modules
+from formation.model.quantisation import Quantisation, Stored, plain
+from formation.model.rope import Rope
+from formation.model.taps import Probe, Site, Tap
+
+
+@dataclass(frozen=True)
+class GroupedAttention:
+    """Shapes and constants of one model's attention; the weights of a layer come with each call. Norms are zero-centred."""
+
+    hidden: int  # D
+    heads: int  # H
+    groups: int  # G; H / G neighbours share a key and a value
+    width: int  # K, of a query, a key and a value
+    rope: Rope  # of the first R dimensions, as pairs (i, i + R/2)
+    eps: float
+    quantisation: Quantisation
+    _inv_freq: F32 = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_inv_freq", self.rope.inverse_frequencies())
+
+    @property
+    def cache_width(self) -> int:
+        """Per group its key, then its value"""
+        return self.groups * 2 * self.width
+
+    @property
+    def scale(self) -> float:
+        """1/sqrt(K), rounded once to binary32"""
+        return float(np.float32(1.0 / math.sqrt(self.width)))
+
+    def row_bytes(self) -> int:
+        """Upper bound of the scratch memory of one position, in bytes."""
+        return 4 * (7 * self.heads * self.width + 3 * self.cache_width + 4 * self.hidden)
+
+    def stored(self, prefix: str, names: Collection[str]) -> list[Stored]:
+        matrices = {
+            "q_proj": (2 * self.heads * self.width, self.hidden),
+            "k_proj": (self.groups * self.width, self.hidden),
+            "v_proj": (self.groups * self.width, self.hidden),
+            "o_proj": (self.hidden, self.heads * self.width),
+        }
+        found = [plain(f"{prefix}.{name}.weight", self.width) for name in ("q_norm", "k_norm")]
+        return found + [s for name, (r, c) in matrices.items() for s in self.quantisation.stored(f"{prefix}.{name}", r, c, names)]
+
+    def __call__(self, h: F32, layer: int, positions: I64, cache: KeyCache, use: Modules, probe: Probe) -> F32:
+        """The attention write of positions [T], whose normalised residual is h [T, D]; their keys are put in the cache first."""
+        cos, sin = self.remember(h, layer, positions, cache, use, probe)  # [T, R/2]
+        both = use.linear("q_proj", h).reshape(len(h), self.heads, 2, self.width)  # of each head its query, then its gate
+        q = self._normed("q_norm", both[:, :, 0], cos, sin, use)  # [T, H, K]
+
+        def attend(part: slice, weights: F32 | None) -> F32:
+            return ops.gqa_attend(q[part], cache.values, positions[part], self.scale, self.groups, threads=use.threads, weights=weights)
+
+        mixed = watched(attend, self.heads, layer, positions, probe)  # [T, H, K]
+        gated = ops.sigmoid_mul(np.ascontiguousarray(both[:, :, 1]), mixed, threads=use.threads, out=mixed)
+        return use.linear("o_proj", gated.reshape(len(h), -1))  # [T, D]
+
+    def remember(self, h: F32, layer: int, positions: I64, cache: KeyCache, use: Modules, probe: Probe) -> tuple[F32, F32]:
+        """Puts keys and values of h [T, D] in the cache: all that later positions need of these. Gives the rotary table, cos and sin [T, R/2]."""
+        cos, sin = ops.rope_table(positions, self._inv_freq, self.rope.table_factor)  # [T, R/2]
+        shape = (len(h), self.groups, self.width)
+        k = self._normed("k_norm", use.linear("k_proj", h).reshape(shape), cos, sin, use)
+        entries = np.concatenate([k, use.linear("v_proj", h).reshape(shape)], axis=2).reshape(len(h), -1)  # [T, cache width]
+        cache.store(int(positions[0]), entries)
+        probe(Site(Tap.CACHE_ENTRY, layer), positions, entries)
+        return cos, sin
+
+    def _normed(self, name: str, x: F32, cos: F32, sin: F32, use: Modules) -> F32:
+        """Heads x [T, n, K], each normalised, its first R dimensions rotated"""
+        normed = use.norm(name, np.ascontiguousarray(x).reshape(-1, self.width), self.eps, centred=True).reshape(x.shape)
+        ops.rope_halves(normed[:, :, : self.rope.width], cos, sin, threads=use.threads)
+        return normed
