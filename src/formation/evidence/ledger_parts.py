@@ -31,8 +31,8 @@ from formation.ledger.lines import STEP_SLOTS, LineRefusal, Place, Run
 from formation.ledger.reader import whole_lines
 
 LEDGER = "ledger.jsonl"
-LONG = 1 << 23  # bytes of a ledger, about two seconds in one process
-WIDTH = 16  # positions of a group
+LONG = 1 << 20  # bytes of a ledger, about a quarter of a second in one process
+WIDTH = 4  # positions of a group
 MOST = 8  # processes
 
 
