@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-import time
 from math import floor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from formation.cli.options import add_json, add_machine
-from formation.cli.speech import LIVE_EVERY_SECONDS, PLAIN_EVERY_SECONDS, harmless, say
+from formation.cli.speech import LiveLine, harmless
 
 if TYPE_CHECKING:
     from formation.audit import AuditReport
@@ -112,25 +110,10 @@ def difference_lines(report: AuditReport) -> list[str]:
     return [*told, *([f"               and {left} more"] if left > 0 else [])]
 
 
-class LiveProgress:
-    """A live line on a terminal, a plain one every ten seconds elsewhere."""
-
-    def __init__(self) -> None:
-        self._live = sys.stderr.isatty()
-        self._last = time.monotonic()
-
+class LiveProgress(LiveLine):
     def __call__(self, p: Progress) -> None:
-        now = time.monotonic()
-        if now - self._last >= (LIVE_EVERY_SECONDS if self._live else PLAIN_EVERY_SECONDS):
-            self._last = now
-            if self._live:
-                print("\r\x1b[K" + progress_line(p), end="", file=sys.stderr, flush=True)
-            else:
-                say(progress_line(p))
-
-    def end(self) -> None:
-        if self._live:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        if self.is_due():
+            self.show(progress_line(p))
 
 
 def progress_line(p: Progress) -> str:

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from formation.cli.options import add_json, add_machine
-from formation.cli.speech import LIVE_EVERY_SECONDS, PLAIN_EVERY_SECONDS, harmless, say
+from formation.cli.speech import LiveLine, harmless
 
 if TYPE_CHECKING:
     from formation.certify import Certification
@@ -115,24 +114,7 @@ def unmet(found: Certification) -> list[str]:
     return [*named, *found.tally.failures]
 
 
-class Progress:
-    """A live line on a terminal, a plain one every ten seconds elsewhere."""
-
-    def __init__(self) -> None:
-        self._live = sys.stderr.isatty()
-        self._last = time.monotonic()
-
+class Progress(LiveLine):
     def __call__(self, what: str, done: int, of: int) -> None:
-        now = time.monotonic()
-        if now - self._last >= (LIVE_EVERY_SECONDS if self._live else PLAIN_EVERY_SECONDS):
-            self._last = now
-            if self._live:
-                print(f"\r\x1b[Kcertifying · {what} {done}/{of}", end="", file=sys.stderr, flush=True)
-            else:
-                say(f"certifying · {what} {done}/{of}")
-
-    def end(self) -> None:
-        if self._live:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-
-
+        if self.is_due():
+            self.show(f"certifying · {what} {done}/{of}")

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from formation.cli.options import add_json
-from formation.cli.speech import LIVE_EVERY_SECONDS, PLAIN_EVERY_SECONDS, harmless, say
+from formation.cli.speech import LiveLine, harmless, say
 
 if TYPE_CHECKING:
     from formation.weights.payload import HashProgress
@@ -66,27 +64,18 @@ def hash_weights(bundle: Path, checkpoint_path: str) -> None:
     progress.end()
 
 
-class Progress:
-    """A live line on a terminal, a plain one every ten seconds elsewhere."""
+class Progress(LiveLine):
+    """Its last line stays."""
 
-    def __init__(self) -> None:
-        self.live = sys.stderr.isatty()
-        self.last = time.monotonic()
-        self.line = ""
+    line = ""
 
     def __call__(self, p: HashProgress) -> None:
         self.line = progress_line(p)
-        now = time.monotonic()
-        if now - self.last >= (LIVE_EVERY_SECONDS if self.live else PLAIN_EVERY_SECONDS):
-            self.last = now
-            self.show("\r\x1b[K" if self.live else "")
-
-    def show(self, before: str) -> None:
-        print(before + harmless(self.line), end="" if before else "\n", file=sys.stderr, flush=True)
+        if self.is_due():
+            self.show(self.line)
 
     def end(self) -> None:
-        if self.live:
-            print("\r\x1b[K", end="", file=sys.stderr)
+        super().end()
         say(harmless(self.line))
 
 

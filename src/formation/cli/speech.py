@@ -36,6 +36,32 @@ def harmless(text: str) -> str:
     return "".join(c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co") else f"\\u{ord(c):04x}" for c in text)
 
 
+class LiveLine:
+    """One line about long work: redrawn on a terminal, a plain one every ten seconds elsewhere."""
+
+    def __init__(self) -> None:
+        self._live = sys.stderr.isatty()
+        self._last = time.monotonic()
+
+    def is_due(self) -> bool:
+        """Whether enough time has passed; if so, it begins anew"""
+        now = time.monotonic()
+        if now - self._last < (LIVE_EVERY_SECONDS if self._live else PLAIN_EVERY_SECONDS):
+            return False
+        self._last = now
+        return True
+
+    def show(self, line: str) -> None:
+        if self._live:
+            print("\r\x1b[K" + harmless(line), end="", file=sys.stderr, flush=True)
+        else:
+            say(harmless(line))
+
+    def end(self) -> None:
+        if self._live:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
 def progress_line(p: Progress, done: int, wanted: int, since: float) -> str:
     """One sentence: where the pass is, what was read, how fast, and how long the rest will take."""
     seconds = max(time.monotonic() - since, 1e-9)

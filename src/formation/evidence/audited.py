@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from formation.evidence.strict import Refused, digest, fields, text
+from formation.evidence.strict import Refused, digest, fields, is_count, text
 from formation.ledger import canonical
 
 CHECK = "audit"
@@ -197,10 +197,6 @@ def check_ascending(names: Sequence[str]) -> None:
     for a, b in pairwise(names):
         if a.encode() >= b.encode():
             raise Refused(CHECK, f"audit, weights: expected tensors in ascending order, got {canonical.quoted(b)}")
-
-
-def is_count(value: Any) -> bool:
-    return type(value) is int and value >= 0
 
 
 def is_hex(value: Any) -> bool:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from formation.evidence.strict import Refused, fields, text
+from formation.evidence.strict import Refused, fields, is_count, text
 from formation.ledger import canonical
 
 CHECK = "certification"
@@ -92,10 +92,6 @@ def read_mutations(value: Any) -> tuple[int, tuple[str, ...]]:
     if sum(found["checks"].values()) != found["refused"] or untold < 0 or untold > sum(found["untold"].values()) or found["signed"] > found["count"]:
         raise Refused(CHECK, "certification, mutations: expected counts that add up, got others")
     return found["count"], tuple(found["failures"])
-
-
-def is_count(value: Any) -> bool:
-    return type(value) is int and value >= 0
 
 
 def is_counts(value: Any) -> bool:

@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from formation.evidence.strict import Refused, digest, document, exactly, fields, text
+from formation.evidence.strict import Refused, digest, document, exactly, fields, is_count, text
 from formation.ledger import anchor, canonical, merkle
 from formation.ledger.anchor import Anchor
 
@@ -143,10 +143,6 @@ def check_tensor(row: Any, paths: set[str]) -> str:
     if not good or not isinstance(found["dtype"], str) or file not in paths:
         raise Refused("checkpoint", f"checkpoint.json: expected a tensor's file, dtype, shape and range, got {canonical.quoted(row)}")
     return name
-
-
-def is_count(value: Any) -> bool:
-    return type(value) is int and value >= 0
 
 
 def is_plain(path: str) -> bool:

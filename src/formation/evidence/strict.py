@@ -41,6 +41,10 @@ def fields(check: str, what: str, value: Any, names: Sequence[str]) -> dict[str,
     return value
 
 
+def is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
 def exactly(check: str, what: str, value: Any, wanted: str) -> None:
     if value != wanted:
         raise Refused(check, f"{what}: expected {wanted!r}, got {canonical.quoted(value)}")
