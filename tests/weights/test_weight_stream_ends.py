@@ -250,3 +250,29 @@ def test_units_of_a_few_bytes_share_no_memory(tmp_path: Path):
             check(view, tensors)
         for context in held:
             context.__exit__(None, None, None)
+
+
+def test_a_disk_that_stops_answering_ends_the_wait_with_the_names_of_the_files(made):
+    checkpoint, _ = made
+    disk = Disk()
+    stream = new_stream(checkpoint, 10**7, disk, patience=0.2)
+    disk.open.clear()
+    try:
+        with (
+            pytest.raises(ReadError, match=r"model-1-of-3\.safetensors: expected bytes within 0\.2 seconds, got none") as caught,
+            stream.use(expert(0)),
+        ):
+            pass
+        assert "resume" in caught.value.hint
+        stream.close()  # returns, though the threads still hang in the read
+    finally:
+        disk.open.set()
+
+
+def test_a_disk_that_pauses_for_less_is_waited_for(made):
+    checkpoint, arrays = made
+    disk = Disk()
+    disk.open.clear()
+    threading.Timer(0.3, disk.open.set).start()
+    with new_stream(checkpoint, 10**7, disk, patience=5.0) as stream, stream.use(expert(0)) as tensors:
+        check(tensors, arrays)

@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from formation.cli.options import add_checkpoint, add_json, add_machine, add_sampler, read_sampler
+from formation.cli.options import add_checkpoint, add_json, add_machine, add_mirrors, add_sampler, read_checkpoint, read_sampler
 from formation.cli.prompt import add_prompt, read_prompt
 from formation.cli.speech import LiveText, say
 
@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-kv-cache", action="store_true", help="recompute the whole prefix at every step: slower, the same bits")
     add_sampler(parser)
     add_machine(parser)
+    add_mirrors(parser)
     add_json(parser)
 
 
@@ -32,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     import formation
 
     sampler = read_sampler(args)
-    checkpoint = formation.open(args.checkpoint)
+    checkpoint = read_checkpoint(args)
     prompt = read_prompt(args, checkpoint)
     with (
         LiveText(args.tokens, echo=not args.json) as live,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from formation.run.sample import Sampler
+    from formation.weights.checkpoint import Checkpoint
 
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
@@ -16,6 +17,20 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
 def add_machine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--memory", metavar="SIZE", help="budget for weights, caches and activations, such as 8GiB (default: 70 %% of what is free)")
     parser.add_argument("--threads", type=_count, metavar="N", help="threads that compute (default: all cores)")
+
+
+def add_mirrors(parser: argparse.ArgumentParser) -> None:
+    words = "another folder with shards of the checkpoint, on another disk or mount: read side by side; may be given again"
+    parser.add_argument("--mirror", action="append", default=[], metavar="DIR", help=words)
+
+
+def read_checkpoint(args: argparse.Namespace) -> Checkpoint:
+    """The checkpoint, with its mirrors if the command knows them. Raises CheckpointError, HeaderError, ReadError."""
+    from formation.weights.checkpoint import open_checkpoint
+    from formation.weights.mirror import with_mirrors
+
+    opened = open_checkpoint(args.checkpoint)
+    return with_mirrors(opened, args.mirror) if args.mirror else opened
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

@@ -53,24 +53,39 @@ class TensorEntry(NamedTuple):
         return self._replace(shape=(count, *self.shape[1:]), begin=begin, end=begin + count * width)
 
 
-@dataclass(frozen=True)
-class Shard:
-    """One safetensors file, and the identity it had when its header was read."""
+class Copy(NamedTuple):
+    """A file that holds a shard: `place` is 0 in the checkpoint's own folder, n in its n-th mirror."""
 
-    file: str
+    place: int
     path: Path
     identity: FileIdentity
 
 
 @dataclass(frozen=True)
+class Shard:
+    """One safetensors file, and the identity it had when its header was read. `copies` are those in mirrors, see mirror.py."""
+
+    file: str
+    path: Path
+    identity: FileIdentity
+    copies: tuple[Copy, ...] = ()
+
+    @property
+    def everywhere(self) -> tuple[Copy, ...]:
+        return (Copy(0, self.path, self.identity), *self.copies)
+
+
+@dataclass(frozen=True)
 class Checkpoint:
-    """An opened folder. `config` is config.json as parsed; `unlisted` names safetensors files that the index does not."""
+    """An opened folder. `config` is config.json as parsed; `unlisted` names safetensors files that the index does not; `mirrors` are folders
+    with shards of it."""
 
     path: Path
     config: dict[str, Any]
     tensors: Mapping[str, TensorEntry]
     shards: tuple[Shard, ...]
     unlisted: tuple[str, ...]
+    mirrors: tuple[Path, ...] = ()
 
     @property
     def total_bytes(self) -> int:

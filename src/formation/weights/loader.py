@@ -1,12 +1,14 @@
 """Threads that fill slots, block by block: what somebody waits for first, then what was asked for ahead.
 
 The lock and its two conditions are shared with the stream: `work` wakes the threads, `done` wakes who waits for a load.
-A block in flight is never called back; demand therefore waits for at most one block per thread.
+A block in flight is never called back; demand therefore waits for at most one block per thread. A file system that has stopped answering
+(a network mount whose server is gone) would keep everybody for ever: who waits gives up when no block has come for `patience` seconds.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -14,6 +16,10 @@ from formation.errors import ReadError
 from formation.weights.arena import Slot
 from formation.weights.layout import Block, Layout
 from formation.weights.reader import Reader
+
+PATIENCE = 600.0  # seconds: a hard-mounted server may take minutes to come back, and then the run goes on
+GRACE = 0.1  # seconds
+STALL_HINT = "look at the mount and its server; a recording goes on with --resume"
 
 
 class Load:
@@ -38,13 +44,17 @@ class Load:
 class Loader:
     """`threads` reading threads over one Reader. `ahead()` is asked, with the lock held, for more work when nobody waits."""
 
-    def __init__(self, reader: Reader, threads: int, ahead: Callable[[], Load | None]) -> None:
+    def __init__(self, reader: Reader, threads: int, ahead: Callable[[], Load | None], patience: float = PATIENCE) -> None:
         self.lock = threading.Lock()
         self.work = threading.Condition(self.lock)
         self.done = threading.Condition(self.lock)
         self.closed = False
         self._reader = reader
         self._ahead = ahead
+        self._patience = patience
+        self._reading: dict[int, Block] = {}  # thread -> its block
+        self._news = 0.0  # when the last block came, or the first was asked for
+        self._stalled = self._left = False
         self._demanded: deque[Load] = deque()
         self._early: deque[Load] = deque()
         self._threads = [threading.Thread(target=self._run, name=f"formation-read-{n}", daemon=True) for n in range(threads)]
@@ -61,7 +71,16 @@ class Loader:
         """Until the load has ended. Lock held. Raises ReadError when the loader is closed meanwhile."""
         while not load.ended:
             self.check_open()
-            self.done.wait()
+            self.wait_for_news()
+
+    def wait_for_news(self) -> None:
+        """Until some load has ended, or may have. Lock held. Raises ReadError when no block has come for too long."""
+        left = self._news + self._patience - time.monotonic() if self._reading else self._patience
+        if left <= 0:
+            self._stalled = True
+            files = ", ".join(sorted({block.extent.file for block in self._reading.values()}))
+            raise ReadError(f"{files}: expected bytes within {self._patience:g} seconds, got none", hint=STALL_HINT)
+        self.done.wait(left)
 
     def check_open(self) -> None:
         """Raises ReadError after close()."""
@@ -69,13 +88,16 @@ class Loader:
             raise ReadError("expected an open weight stream, got one that was closed", hint="read while the stream is open")
 
     def close(self) -> None:
-        """Stop after the blocks in flight and join the threads. Calling it again does nothing."""
+        """Stop after the blocks in flight and join the threads. Calling it again does nothing. After a stall nobody waits for the threads
+        that hang in a read: they end with the process, and until then nothing else uses their slots."""
         with self.lock:
             self.closed = True
             self.work.notify_all()
             self.done.notify_all()
         for thread in self._threads:
-            thread.join()
+            thread.join(GRACE if self._stalled else None)
+        with self.lock:
+            self._left = True
 
     def _run(self) -> None:
         while (job := self._next()) is not None:
@@ -91,10 +113,16 @@ class Loader:
             while not self.closed:
                 load = self._front()
                 if load is not None:
-                    load.in_flight += 1
-                    return load, load.blocks.popleft()
+                    return load, self._take(load)
                 self.work.wait()
         return None
+
+    def _take(self, load: Load) -> Block:
+        if not self._reading:
+            self._news = time.monotonic()
+        load.in_flight += 1
+        block = self._reading[threading.get_ident()] = load.blocks.popleft()
+        return block
 
     def _front(self) -> Load | None:
         for queue in (self._demanded, self._early):
@@ -109,6 +137,10 @@ class Loader:
 
     def _finish(self, load: Load, got: int, error: Exception | None) -> None:
         with self.lock:
+            if self._left:
+                return  # long after the end: nobody knows this load any more
+            del self._reading[threading.get_ident()]
+            self._news = time.monotonic()
             load.in_flight -= 1
             load.bytes_read += got
             if error is not None:

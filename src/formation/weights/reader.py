@@ -3,7 +3,9 @@
 A file is opened at its first read and stays open. It must be the file whose header was read (size, modification time, inode),
 then and after every block: what changes during a run is a ReadError, never a number. Direct reads bypass the page cache, so
 memory stays the budget's; buffered ones ask the kernel not to read ahead (POSIX_FADV_RANDOM) and leave its cache to it.
-The system call is an argument, so that tests can hand in a disk that fails.
+
+A shard with copies in mirrors is read from wherever a block can be expected first; a place whose disk fails is not asked again, and its
+block is read elsewhere. The system call is an argument, so that tests can hand in a disk that fails.
 """
 
 from __future__ import annotations
@@ -13,13 +15,14 @@ import errno
 import mmap
 import os
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 from formation.errors import ReadError
-from formation.weights.checkpoint import Checkpoint, Shard
+from formation.weights.checkpoint import Checkpoint, Copy, Shard
 from formation.weights.header import FileIdentity
 from formation.weights.layout import ALIGN, Block
 
@@ -35,25 +38,55 @@ BUFFERED_ADVICE = (
 
 @dataclass(frozen=True)
 class OpenFile:
-    """A shard with its descriptor, and whether reads through it bypass the page cache."""
+    """A copy of a shard with its descriptor, and whether reads through it bypass the page cache."""
 
-    shard: Shard
+    copy: Copy
     descriptor: int
     direct: bool
 
 
+class Place:
+    """A folder that shards are read from. Not locked: the reader is."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.bytes_read = 0
+        self.failure: str | None = None  # why it is not asked any more
+        self._waiting = 0  # bytes asked for and not here yet
+        self._speed = 0.0  # bytes a second; 0 before anything is known
+
+    def seconds_for(self, length: int) -> float:
+        """Until a block asked for now can be expected"""
+        return (self._waiting + length) / self._speed if self._speed else 0.0
+
+    def begin(self, length: int) -> int:
+        """What is on the way now, this block included"""
+        self._waiting += length
+        return self._waiting
+
+    def end(self, length: int, on_the_way: int, seconds: float) -> None:
+        """By Little's law, what was on the way over the time that it took is the speed."""
+        self._waiting -= length
+        now = on_the_way / max(seconds, 1e-6)
+        self._speed = now if not self._speed else 0.75 * self._speed + 0.25 * now
+
+
 class Reader:
-    """Fills aligned memory from shards; safe to call from several threads. `bytes_read` counts what the file system gave."""
+    """Fills aligned memory from shards; safe to call from several threads. `bytes_read` counts what the file systems gave."""
 
     def __init__(self, checkpoint: Checkpoint, *, preadv: Preadv = os.preadv, direct: bool = True) -> None:
         """`direct=False` reads through the page cache without trying. Opens the first shard, to know the mode."""
         self._shards = {shard.file: shard for shard in checkpoint.shards}
         self._preadv = preadv
         self._try_direct = direct and O_DIRECT != 0
-        self._files: dict[str, OpenFile] = {}
+        self._files: dict[Path, OpenFile] = {}
         self._lock = threading.Lock()
-        self.bytes_read = 0
-        self._open(checkpoint.shards[0].file)
+        self.places = tuple(Place(folder) for folder in (checkpoint.path, *checkpoint.mirrors))
+        self._open(checkpoint.shards[0].everywhere[0])
+
+    @property
+    def bytes_read(self) -> int:
+        return sum(place.bytes_read for place in self.places)
 
     @property
     def mode(self) -> str:
@@ -63,27 +96,23 @@ class Reader:
 
     @property
     def advice(self) -> str | None:
-        """What a user should know about the mode; None when all is well."""
-        return None if self.mode == "direct" else BUFFERED_ADVICE
+        """What a user should know about how the files are read; None when all is well."""
+        failed = [f"{place.folder} is not read any more: {place.failure}" for place in self.places if place.failure]
+        return "; ".join([*failed, *([] if self.mode == "direct" else [BUFFERED_ADVICE])]) or None
 
     def read(self, block: Block, slot: memoryview) -> int:
         """Fill the block's part of the slot and return the bytes read, fewer than its length only where the file ends.
 
         Raises ReadError, which names the tensor, the file and the offset.
         """
-        file = self._open(block.extent.file)
         view = slot[block.slot_offset : block.slot_offset + block.length]
-        wanted = min(block.length, file.shard.identity.size - block.offset)
-        done = 0
-        while done < wanted:
-            got = self._call(file, view[done:], block, done)
-            if got == 0:
-                _refuse(block, done, f"expected {wanted - done} more bytes, got the end of the file", CHANGED_HINT)
-            done = _continue_at(file, block, done, min(done + got, wanted), wanted)
-        _check_same(file, block)
-        with self._lock:
-            self.bytes_read += done
-        return done
+        while True:
+            copy = self._nearest(self._shards[block.extent.file], block.length)
+            try:
+                return self._read_from(copy, block, view)
+            except ReadError as error:
+                if not isinstance(error.__cause__, OSError) or not self._elsewhere(copy, block, error):
+                    raise
 
     def close(self) -> None:
         """Close the files. Calling it again does nothing."""
@@ -92,30 +121,63 @@ class Reader:
         for file in files:
             os.close(file.descriptor)
 
+    def _nearest(self, shard: Shard, length: int) -> Copy:
+        with self._lock:
+            copies = [copy for copy in shard.everywhere if not self.places[copy.place].failure] or shard.everywhere
+            return min(copies, key=lambda copy: self.places[copy.place].seconds_for(length))
+
+    def _elsewhere(self, copy: Copy, block: Block, error: ReadError) -> bool:
+        """Whether this block can be had from another place, now that this one has failed."""
+        with self._lock:
+            self.places[copy.place].failure = str(error)
+            return any(not self.places[other.place].failure for other in self._shards[block.extent.file].everywhere)
+
+    def _read_from(self, copy: Copy, block: Block, view: memoryview) -> int:
+        place, began, done = self.places[copy.place], time.perf_counter(), 0
+        with self._lock:
+            on_the_way = place.begin(block.length)
+        try:
+            done = self._fill(self._open(copy), block, view)
+        finally:
+            with self._lock:
+                place.end(block.length, on_the_way, time.perf_counter() - began)
+                place.bytes_read += done
+        return done
+
+    def _fill(self, file: OpenFile, block: Block, view: memoryview) -> int:
+        wanted, done = min(block.length, file.copy.identity.size - block.offset), 0
+        while done < wanted:
+            got = self._call(file, view[done:], block, done)
+            if got == 0:
+                _refuse(file, block, done, f"expected {wanted - done} more bytes, got the end of the file", CHANGED_HINT)
+            done = _continue_at(file, block, done, min(done + got, wanted), wanted)
+        _check_same(file, block)
+        return done
+
     def _call(self, file: OpenFile, view: memoryview, block: Block, done: int) -> int:
         try:
             return self._preadv(file.descriptor, [view], block.offset + done)
         except OSError as error:
-            _refuse(block, done, f"expected bytes, got {error.strerror or error}", DISK_HINT, error)
+            _refuse(file, block, done, f"expected bytes, got {error.strerror or error}", DISK_HINT, error)
 
-    def _open(self, name: str) -> OpenFile:
+    def _open(self, copy: Copy) -> OpenFile:
         with self._lock:
-            file = self._files.get(name)
+            file = self._files.get(copy.path)
             if file is None:
-                file = self._files[name] = _open_shard(self._shards[name], self._try_direct)
+                file = self._files[copy.path] = _open_copy(copy, self._try_direct)
             return file
 
 
-def _open_shard(shard: Shard, direct: bool) -> OpenFile:
+def _open_copy(copy: Copy, direct: bool) -> OpenFile:
     try:
-        descriptor = _open_direct(shard.path) if direct else None
-        file = OpenFile(shard, os.open(shard.path, os.O_RDONLY) if descriptor is None else descriptor, descriptor is not None)
+        descriptor = _open_direct(copy.path) if direct else None
+        file = OpenFile(copy, os.open(copy.path, os.O_RDONLY) if descriptor is None else descriptor, descriptor is not None)
     except OSError as error:
-        raise ReadError(f"{shard.path}: expected a readable file, got {error.strerror}", hint=CHANGED_HINT) from error
+        raise ReadError(f"{copy.path}: expected a readable file, got {error.strerror}", hint=CHANGED_HINT) from error
     found = FileIdentity.of(os.fstat(file.descriptor))
-    if found != shard.identity:
+    if found != copy.identity:
         os.close(file.descriptor)
-        raise ReadError(f"{shard.file}: expected the file that was opened, {shard.identity}, got {found}", hint=CHANGED_HINT)
+        raise ReadError(f"{copy.path}: expected the file that was opened, {copy.identity}, got {found}", hint=CHANGED_HINT)
     if not file.direct and hasattr(os, "posix_fadvise"):
         os.posix_fadvise(file.descriptor, 0, 0, os.POSIX_FADV_RANDOM)
     return file
@@ -142,19 +204,19 @@ def _continue_at(file: OpenFile, block: Block, before: int, now: int, wanted: in
     if now == wanted or not file.direct:
         return now
     if now - before < ALIGN:
-        _refuse(block, before, f"expected at least a page of {ALIGN} bytes, got {now - before}", DISK_HINT)
+        _refuse(file, block, before, f"expected at least a page of {ALIGN} bytes, got {now - before}", DISK_HINT)
     return now // ALIGN * ALIGN
 
 
 def _check_same(file: OpenFile, block: Block) -> None:
     found = FileIdentity.of(os.fstat(file.descriptor))
-    if found != file.shard.identity:
-        _refuse(block, 0, f"expected a file that stays as it was opened, {file.shard.identity}, got {found}", CHANGED_HINT)
+    if found != file.copy.identity:
+        _refuse(file, block, 0, f"expected a file that stays as it was opened, {file.copy.identity}, got {found}", CHANGED_HINT)
 
 
-def _refuse(block: Block, done: int, reason: str, hint: str, cause: OSError | None = None) -> NoReturn:
-    offset = block.offset + done
-    raise ReadError(f"tensor {block.extent.tensor_at(offset)!r} in {block.extent.file} at byte {offset}: {reason}", hint=hint) from cause
+def _refuse(file: OpenFile, block: Block, done: int, reason: str, hint: str, cause: OSError | None = None) -> NoReturn:
+    offset, name = block.offset + done, file.copy.path if file.copy.place else block.extent.file
+    raise ReadError(f"tensor {block.extent.tensor_at(offset)!r} in {name} at byte {offset}: {reason}", hint=hint) from cause
 
 
 def reads_directly(path: Path) -> bool:

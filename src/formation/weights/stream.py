@@ -27,7 +27,7 @@ from formation.weights.cache import Cache, Policy, Recency, Resident
 from formation.weights.checkpoint import Checkpoint
 from formation.weights.layout import Key, Layout, entries_of, lay_out
 from formation.weights.layout import Unit as Unit
-from formation.weights.loader import Load, Loader
+from formation.weights.loader import PATIENCE, Load, Loader
 from formation.weights.reader import Reader
 from formation.weights.rows import RowReader
 
@@ -45,8 +45,10 @@ class WeightStream:
         *,
         policy: Policy | None = None,
         reader: Reader | None = None,
+        patience: float = PATIENCE,
     ) -> None:
-        """Raises CheckpointError when a unit names a tensor that the checkpoint lacks. `reader` is closed with the stream."""
+        """`threads` are for each folder that is read from; after `patience` seconds without a byte, waiting is a ReadError.
+        Raises CheckpointError when a unit names a tensor that the checkpoint lacks. `reader` is closed with the stream."""
         self.checkpoint = checkpoint
         self.events: Callable[[ReadEvent], None] | None = None
         self.idle: Callable[[], bool] | None = None
@@ -61,7 +63,7 @@ class WeightStream:
         self._looking_for_room = 0
         self._tally = Tally()
         self.reader = reader or Reader(checkpoint)
-        self._loader = Loader(self.reader, threads, self._begin_ahead)
+        self._loader = Loader(self.reader, threads * len(self.reader.places), self._begin_ahead, patience)
         self._rows = RowReader(self._loader, self._cache, self._tally)
         self._update_reserve()
 
@@ -262,7 +264,7 @@ class WeightStream:
             raise _no_room(f"unit {key}: {size} bytes", self.budget_bytes, f"{pinned} pinned and {locked - pinned} in use", locked + size)
         self._looking_for_room += 1
         try:
-            self._loader.done.wait()
+            self._loader.wait_for_news()
         finally:
             self._looking_for_room -= 1
 

@@ -1,0 +1,65 @@
+"""A checkpoint that lies in several folders: the same shards again, or some of them, on other disks or mounts.
+
+A copy is taken for one only after its header, its size and pieces of its payload spread over the file were compared. That finds another
+checkpoint, a download that stopped and a file that was filled with zeros; it does not read every byte: `formation seal --hash-tensors` does.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from formation.errors import CheckpointError, ReadError
+from formation.weights.checkpoint import Checkpoint, Copy, Shard
+from formation.weights.header import FileIdentity, read_header_bytes
+
+PIECES, PIECE_BYTES = 8, 1 << 16  # of each copy
+HINT = "copy the shard again, or leave this mirror out"
+
+
+def with_mirrors(checkpoint: Checkpoint, folders: Sequence[str | Path]) -> Checkpoint:
+    """The checkpoint, each shard with its copies in `folders`, each of which holds one or more of its shards.
+
+    Raises CheckpointError for a folder without any, for one named twice and for a file that is no copy; ReadError.
+    """
+    mirrors = [Path(folder) for folder in folders]
+    places = [folder.resolve() for folder in (checkpoint.path, *mirrors)]
+    for n, path in enumerate(places):
+        if path in places[:n]:
+            raise CheckpointError(f"{path}: expected each mirror once, and none to be the checkpoint, got it again")
+    shards = [replace(shard, copies=tuple(_copies(shard, mirrors))) for shard in checkpoint.shards]
+    for place, folder in enumerate(mirrors, 1):
+        if not any(copy.place == place for shard in shards for copy in shard.copies):
+            raise CheckpointError(f"{folder}: expected a mirror with shards such as {shards[0].file}, got none of them")
+    return replace(checkpoint, shards=tuple(shards), mirrors=tuple(mirrors))
+
+
+def _copies(shard: Shard, folders: Sequence[Path]) -> Iterator[Copy]:
+    for place, folder in enumerate(folders, 1):
+        if (folder / shard.file).exists():
+            yield Copy(place, folder / shard.file, _compared(shard, folder / shard.file))
+
+
+def _compared(shard: Shard, path: Path) -> FileIdentity:
+    """The identity of a copy, whose header, size and pieces are those of the shard."""
+    ours, _ = read_header_bytes(shard.path)
+    theirs, identity = read_header_bytes(path)
+    if identity.size != shard.identity.size:
+        raise CheckpointError(f"{path}: expected a copy of {shard.identity.size} bytes, got {identity.size}", hint=HINT)
+    if theirs != ours:
+        raise CheckpointError(f"{path}: expected the header of {shard.path}, got another", hint=HINT)
+    offsets = [len(ours) + n * max(0, identity.size - len(ours) - PIECE_BYTES) // (PIECES - 1) for n in range(PIECES)]
+    for offset, (mine, other) in zip(offsets, zip(_pieces(shard.path, offsets), _pieces(path, offsets), strict=True), strict=True):
+        if mine != other:
+            raise CheckpointError(f"{path}: expected the bytes of {shard.path} from {offset} on, got others", hint=HINT)
+    return identity
+
+
+def _pieces(path: Path, offsets: Sequence[int]) -> list[bytes]:
+    try:
+        with path.open("rb", buffering=0) as file:
+            return [os.pread(file.fileno(), PIECE_BYTES, offset) for offset in offsets]
+    except OSError as error:
+        raise ReadError(f"{path}: expected a readable file, got {error.strerror}", hint=HINT) from error
