@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from formation.weights.arena import Arena
-from formation.weights.cache import Cache, Recency, Resident
+from formation.weights.cache import Cache, Resident
 from formation.weights.layout import ALIGN, Layout
+from formation.weights.policy import Recency
 
 PAGE = ALIGN
 

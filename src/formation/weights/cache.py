@@ -10,50 +10,13 @@ A budget that is never exceeded, one slot per unit, no copies. Not locked: the s
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator
-from typing import Protocol
 
 from formation.kernels.tensor import Tensor
 from formation.weights.arena import Arena, Slot
 from formation.weights.layout import Key, Layout
 from formation.weights.loader import Load
-
-
-class Policy(Protocol):
-    """Which units are worth keeping after use, and which goes first when another needs the room."""
-
-    def keeps(self, key: Key) -> bool:
-        """Whether a unit competes for the cache at all; one that does not is passing."""
-
-    def used(self, key: Key) -> None:
-        """A kept unit was just used."""
-
-    def forget(self, key: Key) -> None:
-        """A kept unit was evicted."""
-
-    def worst_first(self) -> Iterator[Key]:
-        """Every unit used and not forgotten, the least valuable first."""
-
-
-class Recency:
-    """Least recently used goes first; experts are kept, everything else passes."""
-
-    def __init__(self) -> None:
-        self._order: OrderedDict[Key, None] = OrderedDict()
-
-    def keeps(self, key: Key) -> bool:
-        return key[0] == "expert"
-
-    def used(self, key: Key) -> None:
-        self._order[key] = None
-        self._order.move_to_end(key)
-
-    def forget(self, key: Key) -> None:
-        self._order.pop(key, None)
-
-    def worst_first(self) -> Iterator[Key]:
-        return iter(self._order)
+from formation.weights.policy import Policy
 
 
 class Resident:

@@ -95,7 +95,8 @@ def entries_of(unit: Unit, tensors: Mapping[str, TensorEntry]) -> list[TensorEnt
 
 def slot_bytes(unit: Unit, tensors: Mapping[str, TensorEntry]) -> int:
     """What the unit takes from a budget, before there is a stream: its tensors in whole pages. Raises CheckpointError."""
-    return lay_out(entries_of(unit, tensors)).slot_bytes
+    runs = _runs(entries_of(unit, tensors), MAX_GAP_BYTES)
+    return max(sum(_run_bytes(run) for run in runs), ALIGN)
 
 
 def lay_out(entries: Sequence[TensorEntry], max_gap: int = MAX_GAP_BYTES) -> Layout:
@@ -107,7 +108,7 @@ def lay_out(entries: Sequence[TensorEntry], max_gap: int = MAX_GAP_BYTES) -> Lay
         begin, end = run[0].begin, max(entry.end for entry in run)
         extents.append(Extent(run[0].file, begin // ALIGN * ALIGN, -(-end // ALIGN) * ALIGN, offset, tuple(run)))
         at |= {_place(entry): offset + entry.begin - extents[-1].begin for entry in run}
-        offset += _pages(end - begin) * ALIGN
+        offset += _run_bytes(run)
     places = tuple(Place(entry, at.get(_place(entry), 0)) for entry in entries)  # an empty tensor lies nowhere
     return Layout(max(offset, ALIGN), tuple(extents), places)
 
@@ -116,9 +117,10 @@ def _place(entry: TensorEntry) -> tuple[str, int, str]:
     return entry.file, entry.begin, entry.name
 
 
-def _pages(length: int) -> int:
-    """Pages that `length` bytes touch at worst, whatever the first one's place in its page."""
-    return (length + 2 * ALIGN - 2) // ALIGN
+def _run_bytes(run: Sequence[TensorEntry]) -> int:
+    """The pages that these bytes touch at worst, whatever the first one's place in its page."""
+    length = max(entry.end for entry in run) - run[0].begin
+    return (length + 2 * ALIGN - 2) // ALIGN * ALIGN
 
 
 def _runs(entries: Iterable[TensorEntry], max_gap: int) -> list[list[TensorEntry]]:

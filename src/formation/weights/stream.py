@@ -23,11 +23,12 @@ from formation.kernels.tensor import I64, Tensor
 from formation.weights.account import ReadAccount as ReadAccount
 from formation.weights.account import ReadEvent as ReadEvent
 from formation.weights.account import Tally
-from formation.weights.cache import Cache, Policy, Recency, Resident
+from formation.weights.cache import Cache, Resident
 from formation.weights.checkpoint import Checkpoint
 from formation.weights.layout import Key, Layout, entries_of, lay_out
 from formation.weights.layout import Unit as Unit
 from formation.weights.loader import PATIENCE, Load, Loader
+from formation.weights.policy import Policy, Recency
 from formation.weights.reader import Reader
 from formation.weights.rows import RowReader
 
