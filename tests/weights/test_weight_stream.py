@@ -39,6 +39,8 @@ def test_any_order_of_uses_and_prefetches_gives_the_bytes_within_the_budget_and_
                 stream.prefetch(keys, first=chance.random() < 0.5)
             if chance.random() < 0.1:
                 stream.cancel_prefetch()
+            if chance.random() < 0.5:
+                stream.guess([chance.choice(units()).key for _ in range(3)])
             for key in keys:
                 with stream.use(key) as tensors:
                     check(tensors, arrays)
@@ -49,6 +51,8 @@ def test_any_order_of_uses_and_prefetches_gives_the_bytes_within_the_budget_and_
         assert account.disk_bytes == disk.bytes == stream.bytes_read
         assert account.used_bytes == sum(event.bytes for event in events)
         assert account.used_bytes + account.unused_bytes <= disk.bytes
+        assert account.guessed_bytes <= account.used_bytes
+        assert account.guessed_unused_bytes <= account.unused_bytes
         assert account.disk_uses + account.cache_uses == len(events) == 480
         assert stream.peak_bytes <= budget
         assert {event.tier for event in events} == {"disk", "cache"}

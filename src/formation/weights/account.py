@@ -31,6 +31,8 @@ class ReadAccount:
     pinned_bytes: int = 0
     row_bytes: int = 0
     unused_bytes: int = 0  # read ahead, or failed, and dropped without a use
+    guessed_bytes: int = 0  # of the used bytes, those read on a guess
+    guessed_unused_bytes: int = 0  # of the unused bytes, those read on a guess
     seconds_waited: float = 0.0
 
 

@@ -20,9 +20,9 @@ from formation.weights.policy import Policy
 
 
 class Resident:
-    """A unit with a slot. `load` is set while it is being read; `unused_bytes` are those read from disk for no use yet."""
+    """A unit with a slot. `load` is set while it is being read; `unused_bytes` are those read from disk for no use yet, on a guess if `guessed`."""
 
-    __slots__ = ("error", "key", "layout", "load", "pinned", "slot", "tensors", "unused_bytes", "users", "wanted")
+    __slots__ = ("error", "guessed", "key", "layout", "load", "pinned", "slot", "tensors", "unused_bytes", "users", "wanted")
 
     def __init__(self, key: Key, layout: Layout, slot: Slot, wanted: bool) -> None:
         self.key = key
@@ -34,6 +34,7 @@ class Resident:
         self.users = 0
         self.pinned = False
         self.wanted = wanted
+        self.guessed = False
         self.unused_bytes = 0
 
     @property
@@ -49,6 +50,7 @@ class Cache:
         self.policy = policy
         self.reserve_bytes = 0
         self.dropped_bytes = 0  # read from disk and evicted without a use, since somebody last reset it
+        self.dropped_guesses_bytes = 0  # of these, those read on a guess
         self._residents: dict[Key, Resident] = {}
         self._locked: set[Resident] = set()
         self._passing: dict[Key, Resident] = {}
@@ -112,9 +114,17 @@ class Cache:
     def unwant_all(self) -> None:
         """Nobody waits for what was read ahead any more."""
         for resident in [*self._wanted.values(), *self._locked]:
-            resident.wanted = False
-            self._wanted.pop(resident.key, None)
-            self.settle(resident)
+            self.unwant(resident)
+
+    def unwant(self, resident: Resident) -> None:
+        """It was read ahead for nothing: it may be evicted, and goes to those that were used if the policy keeps it."""
+        resident.wanted = False
+        self._wanted.pop(resident.key, None)
+        self.settle(resident)
+
+    def guesses(self) -> list[Resident]:
+        """What was read, or is being read, on a guess, and not used yet."""
+        return [resident for resident in (*self._wanted.values(), *self._locked) if resident.guessed and not resident.users]
 
     def settle(self, resident: Resident) -> None:
         """Put a resident where it belongs after a change: read, released or no longer wanted."""
@@ -137,6 +147,7 @@ class Cache:
         self._wanted.pop(resident.key, None)
         self.policy.forget(resident.key)
         self.dropped_bytes += resident.unused_bytes
+        self.dropped_guesses_bytes += resident.unused_bytes * resident.guessed
         resident.tensors.clear()  # who kept the mapping finds nothing in it, rather than another unit's bytes
         self.arena.give(resident.slot)
 

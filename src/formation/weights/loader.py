@@ -23,9 +23,10 @@ STALL_HINT = "look at the mount and its server; a recording goes on with --resum
 
 
 class Load:
-    """The filling of one slot. It has ended when no block is left and none is in flight; `error` says why it failed."""
+    """The filling of one slot. It has ended when no block is left and none is in flight; `error` says why it failed, `dropped` that nobody wants
+    it any more: what had not begun was not read."""
 
-    __slots__ = ("blocks", "bytes_read", "error", "in_flight", "slot", "then")
+    __slots__ = ("blocks", "bytes_read", "dropped", "error", "in_flight", "slot", "then")
 
     def __init__(self, layout: Layout, slot: Slot, then: Callable[[], None] | None = None) -> None:
         """`then` is called once, with the lock held, when the load has ended."""
@@ -34,6 +35,7 @@ class Load:
         self.in_flight = 0
         self.bytes_read = 0
         self.error: Exception | None = None
+        self.dropped = False
         self.then = then
 
     @property
@@ -66,6 +68,12 @@ class Loader:
         if load not in self._demanded and load.blocks:
             self._demanded.append(load)
             self.work.notify_all()
+
+    def drop(self, load: Load) -> None:
+        """Read no more of it than what is in flight. Lock held."""
+        load.dropped = True
+        load.blocks.clear()
+        self._end_if_done(load)
 
     def wait(self, load: Load) -> None:
         """Until the load has ended. Lock held. Raises ReadError when the loader is closed meanwhile."""
@@ -146,8 +154,11 @@ class Loader:
             if error is not None:
                 load.error = load.error or error
                 load.blocks.clear()
-            if load.ended:
-                then, load.then = load.then, None
-                if then is not None:
-                    then()
-                self.done.notify_all()
+            self._end_if_done(load)
+
+    def _end_if_done(self, load: Load) -> None:
+        if load.ended:
+            then, load.then = load.then, None
+            if then is not None:
+                then()
+            self.done.notify_all()

@@ -60,6 +60,7 @@ class WeightStream:
         self._cache = Cache(budget_bytes, policy or Recency())
         self._passing = tuple(key for key in self._units if not self._cache.policy.keeps(key))
         self._queue: dict[Key, None] = {}  # asked for ahead and not begun, in order
+        self._guesses: dict[Key, None] = {}  # not begun
         self._failed: dict[Key, Exception] = {}
         self._looking_for_room = 0
         self._tally = Tally()
@@ -123,7 +124,7 @@ class WeightStream:
                 for resident in residents:
                     self._await(resident)
                     self._tally.add(pinned_bytes=resident.unused_bytes)
-                    resident.unused_bytes = 0
+                    resident.unused_bytes, resident.guessed = 0, False
             finally:
                 for resident in residents:
                     self._cache.release(resident)
@@ -161,10 +162,26 @@ class WeightStream:
             self._queue = {**wanted, **earlier} if first else {**earlier, **wanted}
             self._loader.work.notify_all()
 
+    def guess(self, keys: Iterable[Key]) -> None:
+        """Read these units when nothing that was asked for is left to read, in this order: a guess at what will be used.
+
+        Earlier guesses that are not named again are dropped: what is not begun is not read, what is here may be evicted.
+        """
+        guesses = dict.fromkeys(keys)
+        for key in guesses:
+            self._layout(key)
+        with self._loader.lock:
+            self._guesses = guesses
+            for resident in self._cache.guesses():
+                if resident.key not in guesses:
+                    self._drop(resident)
+            self._loader.work.notify_all()
+
     def cancel_prefetch(self) -> None:
         """Forget what was asked for ahead: what is not begun is not read, what is here may be evicted."""
         with self._loader.lock:
             self._queue.clear()
+            self._guesses.clear()
             self._failed.clear()
             self._cache.unwant_all()
 
@@ -175,8 +192,8 @@ class WeightStream:
     def take_accounting(self) -> ReadAccount:
         """What was read and waited for since the last call."""
         with self._loader.lock:
-            self._tally.add(unused_bytes=self._cache.dropped_bytes)
-            self._cache.dropped_bytes = 0
+            self._tally.add(unused_bytes=self._cache.dropped_bytes, guessed_unused_bytes=self._cache.dropped_guesses_bytes)
+            self._cache.dropped_bytes = self._cache.dropped_guesses_bytes = 0
             return self._tally.take()
 
     def close(self) -> None:
@@ -184,6 +201,7 @@ class WeightStream:
         self._loader.close()
         with self._loader.lock:
             self._queue.clear()
+            self._guesses.clear()
             self._cache.clear()
         self.reader.close()
 
@@ -198,11 +216,15 @@ class WeightStream:
     def _present(self, key: Key) -> Resident:
         """The resident of this key, read or being read, before everything that nobody waits for."""
         self._queue.pop(key, None)
+        self._guesses.pop(key, None)
         while True:
             self._loader.check_open()
             if key in self._failed:
                 raise self._failed.pop(key)
             resident = self._cache.get(key) or self._begin(key, ahead=False)
+            if resident is not None and resident.load is not None and resident.load.dropped:
+                self._loader.wait_for_news()  # its last block is on the way: then it is read anew
+                continue
             if resident is not None:
                 if resident.load is not None:
                     self._loader.demand(resident.load)
@@ -237,7 +259,28 @@ class WeightStream:
                     del self._queue[key]
                     return resident.load
             del self._queue[key]
+        return self._begin_guess()
+
+    def _begin_guess(self) -> Load | None:
+        while self._guesses and not self._looking_for_room:
+            key = next(iter(self._guesses))
+            if self._cache.get(key) is None and key not in self._failed:
+                resident = self._begin(key, ahead=True)
+                if resident is None:
+                    return None
+                resident.guessed = True
+                if resident.load is not None:
+                    del self._guesses[key]
+                    return resident.load
+            del self._guesses[key]
         return None
+
+    def _drop(self, resident: Resident) -> None:
+        """A guess that nobody stands by any more."""
+        if resident.load is not None:
+            self._loader.drop(resident.load)
+        else:
+            self._cache.unwant(resident)
 
     def _end(self, resident: Resident) -> None:
         """A load has ended: its tensors, or its error."""
@@ -246,12 +289,12 @@ class WeightStream:
         resident.load = None
         resident.unused_bytes = load.bytes_read
         self._tally.add(disk_bytes=load.bytes_read)
-        if load.error is None:
+        if load.error is None and not load.dropped:
             self._fill(resident)
             self._cache.settle(resident)
             return
         resident.error = load.error
-        if not resident.users:
+        if load.error is not None and not resident.users:
             self._failed[resident.key] = load.error
         self._cache.remove(resident)
 
@@ -282,9 +325,10 @@ class WeightStream:
         with self._loader.lock:
             self._await(resident)
             seconds, read = time.perf_counter() - started, resident.unused_bytes
-            resident.unused_bytes = 0
+            guessed = read * resident.guessed
+            resident.unused_bytes, resident.guessed = 0, False
             tier = "disk" if read else "cache"
-            self._tally.add(used_bytes=read, seconds_waited=seconds, **{f"{tier}_uses": 1})
+            self._tally.add(used_bytes=read, guessed_bytes=guessed, seconds_waited=seconds, **{f"{tier}_uses": 1})
         return ReadEvent(resident.key, tier, read, seconds)
 
     def _is_pinned(self, key: Key) -> bool:
