@@ -1,0 +1,44 @@
+"""Which texts are one token of a tokenizer, and which tokens their own text is not encoded to: nobody can type them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from formation.dialogue.zero import NO_SUCH_TOKEN, Kind, Zero
+from formation.text.vocabulary import Tokenizer
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Of a text: the ids that it is encoded to, the id whose bytes it is, if there is one, and why it is no token, None if it is one."""
+
+    ids: tuple[int, ...]
+    token: int | None
+    zero: Zero | None
+
+
+def of_text(tokenizer: Tokenizer, text: str) -> Reach:
+    """The name of a special token is the token's, yet as text it is never encoded to it. Takes a pass over the vocabulary where the text is encoded
+    to several ids. Raises PromptError for text that is not Unicode."""
+    ids = tuple(tokenizer.encode(text))
+    if len(ids) == 1:
+        return Reach(ids, ids[0], None)
+    token = tokenizer.specials.get(text)
+    if token is None:
+        wanted = text.encode()
+        token = next((each for each in range(tokenizer.size) if wanted and tokenizer.token_bytes(each) == wanted), None)
+    return Reach(ids, token, NO_SUCH_TOKEN if token is None else Zero(Kind.UNREACHABLE_BY_TOKENIZER, repr(text)))
+
+
+def of_token(tokenizer: Tokenizer, token: int) -> Zero | None:
+    """Why nobody can type this id; None for one that its own text is encoded to, and for part of a character, of which that cannot be told from
+    its bytes alone."""
+    if not 0 <= token < tokenizer.rows:
+        return NO_SUCH_TOKEN
+    spelt = tokenizer.token_bytes(token)
+    try:
+        text = spelt.decode()
+    except UnicodeDecodeError:
+        return None
+    reached = bool(spelt) and token not in tokenizer.specials.values() and tokenizer.encode(text) == [token]
+    return None if reached else Zero(Kind.UNREACHABLE_BY_TOKENIZER, repr(text))
