@@ -21,7 +21,7 @@ def test_the_ten_lines_of_the_readme_run() -> None:
 
 def test_every_command_of_the_readme_is_one() -> None:
     commands = re.findall(r"^    formation (\S+)(.*?)(?:#.*)?$", README, re.M)
-    assert {name for name, _ in commands} == {"inspect", "generate", "record", "show", "export", "explore", "verify", "audit", "doctor"}
+    assert {name for name, _ in commands} == {"inspect", "generate", "record", "show", "export", "explore", "verify", "publish", "audit", "doctor"}
     for name, rest in commands:
         arguments = re.findall(r'"[^"]*"|\S+', rest)
         assert build_parser().parse_args([name, *arguments]).command == name

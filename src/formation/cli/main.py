@@ -12,8 +12,8 @@ from formation.cli.speech import say_error
 from formation.errors import FormationError, Interrupted
 
 COMMANDS = (
-    "inspect", "generate", "record", "show", "explore", "export", "compare", "note", "seal", "receipt", "verify", "key", "audit", "certify",
-    "doctor", "demo",
+    "inspect", "generate", "record", "show", "explore", "export", "compare", "note", "publish", "seal", "receipt", "verify", "key", "audit",
+    "certify", "dialogue", "bench", "doctor", "demo",
 )  # fmt: skip
 
 
