@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tools.synthetic_checkpoint import k25_config, write_checkpoint
 
 import formation
-from formation.model.attention import INNER_NORM_EPS
+from formation.model.latent_attention import INNER_NORM_EPS
 from formation.model.taps import Site, Tap
 
 F64 = NDArray[np.float64]
@@ -257,20 +257,18 @@ class Layer:
         return self.findings
 
     def attention(self, h: Value) -> None:
-        att, heads = self.model.attention, self.model.attention.heads
+        att, heads = self.model.mixers[self.layer], self.model.heads
         positions = np.arange(len(h.value))
         both = self.weights.linear("self_attn.kv_a_proj_with_mqa", h)  # [T, C+R]
-        rotated = rotate(both[:, None, att.latent :], positions, att._inv_freq)[:, 0]
+        rotated = rotate(both[:, None, att.latent :], positions, att.rope.inverse_frequencies)[:, 0]
         latent = self.norm("self_attn.kv_a_layernorm", both[:, : att.latent], INNER_NORM_EPS)
         self.check(Tap.CACHE_ENTRY, joined([latent, rotated], axis=-1))
         keys = self.tap(Tap.CACHE_ENTRY).astype(np.float64)  # [T, C+R]
         low = self.norm("self_attn.q_a_layernorm", self.weights.linear("self_attn.q_a_proj", h), INNER_NORM_EPS)
         q = self.weights.linear("self_attn.q_b_proj", low).reshape(len(positions), heads, att.query_width)
-        turned = rotate(q[..., att.nope :], positions, att._inv_freq)
+        turned = rotate(q[..., att.nope :], positions, att.rope.inverse_frequencies)
         outward = self.weights.matrix("self_attn.kv_b_proj", slice(None)).reshape(heads, att.nope + att.value, att.latent)
-        shares = [
-            self.softmax_of(keys, dot(outward[n, : att.nope].T, q[:, n, : att.nope]), turned[:, n]) for n in range(heads)
-        ]  # [T, keys] each
+        shares = [self.softmax_of(keys, dot(outward[n, : att.nope].T, q[:, n, : att.nope]), turned[:, n]) for n in range(heads)]  # [T, keys] each
         self.check(Tap.ATTENTION_WEIGHTS, joined([s.reshape(len(positions), 1, -1) for s in shares], axis=1))
         found = exact(self.tap(Tap.ATTENTION_WEIGHTS))  # [T, H, keys]
         mixed = [dot(keys[:, : att.latent].T, found[:, n]).rounded(3) for n in range(heads)]  # the engine divides after summing
@@ -280,7 +278,7 @@ class Layer:
     def softmax_of(self, keys: F64, content: Value, turned: Value) -> Value:
         """One head's weights over the keys that each position sees, zero beyond."""
         scores = dot(keys, joined([content, turned], axis=-1))  # [T, keys]
-        scale = self.model.attention.scale
+        scale = self.model.mixers[self.layer].scale
         scores = Value(*(part * scale for part in (scores.value, scores.proven, scores.likely))).rounded(1)
         out = Value(*(np.zeros_like(scores.value) for _ in range(3)))
         for t in range(len(scores.value)):

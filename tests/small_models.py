@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tools.synthetic_checkpoint import FP8, k25_config, qwen3_next_config, write_checkpoint
+from tools.synthetic_checkpoint import FP8, k25_config, qwen3_moe_config, qwen3_next_config, write_checkpoint
 
 TEXT = {
     "hidden_size": 96, "num_hidden_layers": 4, "intermediate_size": 160, "moe_intermediate_size": 64, "num_attention_heads": 4,
@@ -49,6 +49,11 @@ def fp8_config(**text: Any) -> dict[str, Any]:
 def qwen_config(**keys: Any) -> dict[str, Any]:
     """Qwen3-Next's config with small shapes: three delta layers, then one with attention."""
     return qwen3_next_config(4, 24) | QWEN | keys
+
+
+def qwen3_config(**keys: Any) -> dict[str, Any]:
+    """The config of Qwen3 with experts, with small shapes."""
+    return qwen3_moe_config(4, 24) | {name: value for name, value in QWEN.items() if not name.startswith(("linear_", "shared_"))} | keys
 
 
 def small_checkpoint(folder: Path, config: dict[str, Any] | None = None, *, seed: int = 0, dtype: str = "BF16") -> Path:

@@ -86,7 +86,7 @@ def test_the_ledger_has_the_same_bytes_whenever_a_step_is_worked_on(
 
 def read_bytes(folder: Path, room: int) -> tuple[int, int]:
     """What a run of four steps reads, altogether and of lm_head"""
-    with formation.Engine(formation.open(folder), memory=room, threads=2) as engine:
+    with formation.Engine(formation.open(folder), memory=room, threads=2, guess=False) as engine:
         steps = [step.reads for step in engine.generate(IDS, 4)]
     return sum(reads.disk_bytes for reads in steps), sum(p.disk_bytes for reads in steps for p in reads.parts if p.part == "lm_head")
 
@@ -95,7 +95,7 @@ def bytes_of_recording(folder: Path, out: Path, room: int, level: str) -> tuple[
     """The same, recorded with that much room beside capture"""
     with formation.Engine(formation.open(folder), memory=room) as engine:
         memory = room + capture_bytes(engine.model, len(IDS) + 3, level=level, prompt_level="minimal", prompt=len(IDS))
-    run(folder, out, Order(IDS, 4), Watch(level, "minimal", "none"), memory=memory, parity="none")
+    run(folder, out, Order(IDS, 4), Watch(level, "minimal", "none"), memory=memory, parity="none", guess=False)
     steps = list(accounts.read(out))
     return sum(s["disk_bytes"] for s in steps), sum(p["disk_bytes"] for s in steps for p in s["parts"] if p["part"] == "lm_head")
 

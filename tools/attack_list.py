@@ -10,7 +10,7 @@ from formation.certify import suite
 from formation.certify.attack import Attack
 from formation.certify.certification import read_bundle
 from formation.certify.forgery import Scene
-from formation.certify.matrix import IMPLIED, Matrix, matrix
+from formation.certify.matrix import Matrix, matrix
 from formation.certify.on_text import DOCUMENTS, FORMS, NUMBERS, WITHOUT_NUMBERS
 from formation.certify.on_weights import EVERY
 from formation.evidence.checks import CHECKS
@@ -52,7 +52,7 @@ def kill_matrix(found: Matrix) -> str:
     for check in CHECKS:
         names = sorted(found[check.name], key=lambda name: ": " in name)  # forms of texts last
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-        which = "; ".join(names[:SHOWN]) or f"none: {IMPLIED.get(check.name, 'UNTESTED')}"
+        which = "; ".join(names[:SHOWN]) or "UNTESTED"
         rows.append(f"| {check.id} | {check.name} | {len(names)} | {which}{more} |\n")
     return "".join(["\n| | without the check | get through | which |\n|---|---|---|---|\n", *rows])
 

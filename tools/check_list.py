@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from formation.evidence.checks import BY_NUMBER, CHECKS, LEVELS, Check
+from formation.evidence.checks import BY_NUMBER, CHECKS, LEVELS, RETIRED, Check
 
 PAGE = Path(__file__).parents[1] / "docs" / "spec" / "bundle.md"
 BEGIN, END = "<!-- list of checks: made by tools/check_list.py -->", "<!-- end of the list of checks -->"
@@ -20,7 +20,8 @@ def page_with_list(page: str) -> str:
 def markdown() -> str:
     levels = [f"| {level} | {meaning} |\n" for level, meaning in LEVELS.items()]
     head = "\n| level | passed means |\n|---|---|\n", *levels, "\n| check | level | says | does not say | needs |\n|---|---|---|---|---|\n"
-    return "".join([*head, *map(row, CHECKS)]) + "\n"
+    retired = [f"| V{number} {was} |\n" for number, was in RETIRED.items()]
+    return "".join([*head, *map(row, CHECKS), "\n| retired |\n|---|\n", *retired]) + "\n"
 
 
 def row(check: Check) -> str:

@@ -2,6 +2,7 @@
 
     python tools/synthetic_checkpoint.py /data/k25-3 --layers 4 --experts 384        # Kimi K2.5's tensors, about 29 GB
     python tools/synthetic_checkpoint.py /data/qwen --model qwen3_next               # Qwen3-Next-80B-A3B's, about 14 GB
+    python tools/synthetic_checkpoint.py /data/qwen3 --model qwen3_moe --layers 48   # all of Qwen3-30B-A3B's, 61 GB
     python tools/synthetic_checkpoint.py /tmp/tiny --config some/config.json         # the shapes of any config.json
 
 It computes nothing sensible, at the speed of the real thing: for benchmarks and tests. What is written is what
@@ -29,6 +30,7 @@ from formation.model.quantisation import Quantisation, Stored
 POOL = 1 << 24  # random numbers that all tensors take their values from, at random offsets
 LAYERS_OF_K25 = 61
 LAYERS_OF_QWEN3_NEXT = 48
+LAYERS_OF_QWEN3_MOE = 48
 WRITE_ORDER = ("I64", "F32", "I32", "BF16", "F16", "F8_E4M3", "I8")  # of the safetensors library: wide dtypes first, then by name
 
 YARN_OF_K25 = {
@@ -42,6 +44,12 @@ INT4 = {
         "input_activations": None, "output_activations": None, "targets": ["Linear"],
         "weights": {"num_bits": 4, "type": "int", "symmetric": True, "group_size": 32, "strategy": "group", "dynamic": False},
     }},
+}  # fmt: skip
+QWEN3 = {  # what the published configs of that family have in common
+    "hidden_size": 2048, "norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": [], "rope_scaling": None, "rms_norm_eps": 1e-6,
+    "hidden_act": "silu", "tie_word_embeddings": False, "attention_bias": False, "attention_dropout": 0.0, "use_sliding_window": False,
+    "bos_token_id": 151643, "eos_token_id": 151645, "initializer_range": 0.02, "output_router_logits": False, "router_aux_loss_coef": 0.001,
+    "torch_dtype": "bfloat16", "use_cache": True,
 }  # fmt: skip
 FP8 = {"quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
 
@@ -63,21 +71,28 @@ def k25_config(layers: int = LAYERS_OF_K25, experts: int = 384) -> dict[str, Any
 
 def qwen3_next_config(layers: int = LAYERS_OF_QWEN3_NEXT, experts: int = 512) -> dict[str, Any]:
     """Qwen3-Next-80B-A3B's config with fewer layers or experts; the vocabulary shrinks with the layers."""
-    return {
-        "architectures": ["Qwen3NextForCausalLM"], "model_type": "qwen3_next", "hidden_size": 2048, "num_hidden_layers": layers,
-        "intermediate_size": 5120, "moe_intermediate_size": 512, "shared_expert_intermediate_size": 512, "num_experts": experts,
-        "num_experts_per_tok": min(10, experts), "norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": [],
+    share = min(1.0, layers / LAYERS_OF_QWEN3_NEXT)
+    return QWEN3 | {
+        "architectures": ["Qwen3NextForCausalLM"], "model_type": "qwen3_next", "num_hidden_layers": layers, "intermediate_size": 5120,
+        "moe_intermediate_size": 512, "shared_expert_intermediate_size": 512, "num_experts": experts, "num_experts_per_tok": min(10, experts),
         "num_attention_heads": 16, "num_key_value_heads": 2, "head_dim": 256, "partial_rotary_factor": 0.25, "rope_theta": 10000000,
-        "rope_scaling": None, "full_attention_interval": 4, "linear_num_key_heads": 16, "linear_num_value_heads": 32,
-        "linear_key_head_dim": 128, "linear_value_head_dim": 128, "linear_conv_kernel_dim": 4,
-        "vocab_size": _near(151936 * min(1.0, layers / LAYERS_OF_QWEN3_NEXT), 128), "max_position_embeddings": 262144, "rms_norm_eps": 1e-6,
-        "hidden_act": "silu", "tie_word_embeddings": False, "attention_bias": False, "attention_dropout": 0.0, "use_sliding_window": False,
-        "bos_token_id": 151643, "eos_token_id": 151645, "initializer_range": 0.02, "output_router_logits": False,
-        "router_aux_loss_coef": 0.001, "torch_dtype": "bfloat16", "use_cache": True,
+        "full_attention_interval": 4, "linear_num_key_heads": 16, "linear_num_value_heads": 32, "linear_key_head_dim": 128,
+        "linear_value_head_dim": 128, "linear_conv_kernel_dim": 4, "max_position_embeddings": 262144, "vocab_size": _near(151936 * share, 128),
     }  # fmt: skip
 
 
-CONFIGS = {"kimi_k25": k25_config, "qwen3_next": qwen3_next_config}
+def qwen3_moe_config(layers: int = LAYERS_OF_QWEN3_MOE, experts: int = 128) -> dict[str, Any]:
+    """Qwen3-30B-A3B's config with fewer layers or experts; the vocabulary shrinks with the layers."""
+    share = min(1.0, layers / LAYERS_OF_QWEN3_MOE)
+    return QWEN3 | {
+        "architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "num_hidden_layers": layers, "intermediate_size": 6144,
+        "moe_intermediate_size": 768, "num_experts": experts, "num_experts_per_tok": min(8, experts), "num_attention_heads": 32,
+        "num_key_value_heads": 4, "head_dim": 128, "rope_theta": 1000000.0, "max_position_embeddings": 40960, "max_window_layers": 48,
+        "sliding_window": None, "vocab_size": _near(151936 * share, 128),
+    }  # fmt: skip
+
+
+CONFIGS = {"kimi_k25": k25_config, "qwen3_moe": qwen3_moe_config, "qwen3_next": qwen3_next_config}
 
 
 def _near(value: float, multiple: int) -> int:

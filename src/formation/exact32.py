@@ -124,9 +124,9 @@ def sigmoid(x: float) -> float:
     return divide(1.0 if x >= 0 else z, add(z, 1.0))
 
 
-def sigmoids(values: Sequence[float]) -> list[float]:
-    """`sigmoid` of each, the same operations on all of them at once, which is ten times faster in Python. The values are finite."""
-    y = [-abs(v) for v in values]
+def exps(values: Sequence[float]) -> list[float]:
+    """`exp` of each, the same operations on all of them at once, which is ten times faster in Python. The values are finite, none above 0."""
+    y = list(values)
     if low_ones := min(y, default=0.0) < -80.0:
         y = [max(v, -80.0) for v in y]
     n = [(t + MAGIC64) - MAGIC64 for t in rounded([v * LOG2E for v in y])]
@@ -141,8 +141,12 @@ def sigmoids(values: Sequence[float]) -> list[float]:
     curve = rounded(list(map(plus, rest, rounded(list(map(mul, rounded(list(map(mul, r, r))), p))))))
     e = rounded([t + 1.0 for t in rounded(list(map(plus, r, curve)))])
     z = list(map(mul, e, map(POWERS.__getitem__, n)))  # exact: far above denormal
-    if low_ones:
-        z = [0.0 if abs(v) > 80.0 else t for v, t in zip(values, z, strict=True)]
+    return [0.0 if v < -80.0 else t for v, t in zip(values, z, strict=True)] if low_ones else z
+
+
+def sigmoids(values: Sequence[float]) -> list[float]:
+    """`sigmoid` of each, as `exps`. The values are finite."""
+    z = exps([-abs(v) for v in values])
     return list(rounded([(1.0 if v >= 0 else t) / u for v, t, u in zip(values, z, rounded([t + 1.0 for t in z]), strict=True)]))
 
 

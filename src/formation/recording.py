@@ -28,14 +28,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from formation.audit import parity
-from formation.errors import EnvironmentFault, RuleBroken, UnsupportedError, UsageError
+from formation.errors import EnvironmentFault, RuleBroken, UsageError
 from formation.kernels.tensor import F32
 from formation.ledger import accounts, canonical, files, progress, reader, rules, start, store
 from formation.ledger.anchor import Anchor
 from formation.ledger.appender import Appender, positions
 from formation.ledger.gaps import RuleResult
 from formation.ledger.progress import Watch
-from formation.model.architecture import Model
 from formation.probe.aside import Job
 from formation.probe.cost import capture_bytes
 from formation.probe.encode import Observation
@@ -44,6 +43,7 @@ from formation.probe.pending import Token
 from formation.probe.recorder import Recorder, Write
 from formation.probe.run_line import run_values
 from formation.probe.sidecars import Sidecars
+from formation.run.child import asked_of_parent
 from formation.run.executor import Progress
 from formation.run.generate import Engine, Step
 from formation.run.identity import Identity, check_same, contract_document, host_document, identify
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Means:
-    """How a run is computed: nothing here decides a byte of the ledger. `parity` is replay, full or none."""
+    """How a run is computed: nothing here decides a byte of the ledger. `parity` is replay, full or none; `guess` as the engine has it."""
 
     memory: str | int | None = None
     threads: int | None = None
@@ -67,13 +67,13 @@ class Means:
     parity: str = "replay"
     progress: Callable[[Progress], None] | None = None
     on_step: Callable[[Step], None] | None = None
+    guess: bool = True
 
     def engine(self, checkpoint: Checkpoint) -> Engine:
         if self.parity not in parity.METHODS:
             raise UsageError(f"parity: expected {', '.join(parity.METHODS)}, got {self.parity}")
-        engine = Engine(checkpoint, memory=self.memory, threads=self.threads, keep_cache=self.keep_cache, progress=self.progress)
-        _refuse_delta_layers(engine.model)
-        return engine
+        how = {"memory": self.memory, "threads": self.threads, "keep_cache": self.keep_cache, "guess": self.guess}
+        return Engine(checkpoint, **how, progress=self.progress)
 
 
 @dataclass(frozen=True)
@@ -146,16 +146,6 @@ def resume(checkpoint: Checkpoint, out: str | Path, means: Means) -> Recording:
         return _Run(out, order_of(anchor), watch, means, engine, writer, anchor.run_id).finish(list(progress.token_ids(out, commit)))
 
 
-def _refuse_delta_layers(model: Model) -> None:
-    """Until the field table says what a delta layer's line holds: its state is no attention over keys."""
-    others = [layer for layer in range(model.shape.layers) if model.kind(layer) != "attention"]
-    if others:
-        raise UnsupportedError(
-            f"recording: expected a model with attention in every layer, got a {model.kind(others[0])} layer at {others[0]}",
-            hint="`formation inspect` and `formation generate` run it",
-        )
-
-
 class _Run:
     """A recording between its first line and its last."""
 
@@ -221,7 +211,7 @@ class _Run:
         engine.probe_bytes = partial(capture_bytes, engine.model, level=level, prompt_level=prompt_level, prompt=self.before + 1)
         recorder = Recorder(
             engine.model.shape, engine.model.router, biases, steps, level=level, prompt_level=prompt_level, sidecars=sidecars, first=first,
-            threads=engine.threads, later=True,
+            threads=engine.threads, later=True, kinds=[engine.model.kind(layer) for layer in range(engine.model.shape.layers)],
         )  # fmt: skip
         engine.probe, engine.idle = recorder, recorder.idle
         return recorder
@@ -332,4 +322,4 @@ def _answer(asked: Mapping[str, Any]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    json.dump(_answer(json.load(sys.stdin)), sys.stdout)
+    json.dump(_answer(asked_of_parent()), sys.stdout)

@@ -17,7 +17,7 @@ from formation.ledger.progress import Watch
 from formation.run.order import Order
 from formation.run.sample import Sample
 from recorded_runs import IDS
-from small_models import flat_config, fp8_config, small_checkpoint
+from small_models import flat_config, fp8_config, qwen3_config, small_checkpoint
 
 
 @pytest.mark.parametrize("options", [{"threads": 1}, {"keep_cache": False}, {"memory": "3MiB"}], ids=["one thread", "no cache", "a small budget"])
@@ -37,8 +37,13 @@ def test_an_audit_on_another_instruction_set_passes(standard: Path, k25_folder: 
 
 
 @pytest.mark.parametrize(
-    "config", [fp8_config(), flat_config(n_group=4, topk_group=2, scoring_func="softmax", topk_method="group_limited_greedy", q_lora_rank=None)],
-    ids=["fp8", "plain, groups, softmax, no bias"],
+    "config",
+    [
+        fp8_config(),
+        flat_config(n_group=4, topk_group=2, scoring_func="softmax", topk_method="group_limited_greedy", q_lora_rank=None),
+        qwen3_config(mlp_only_layers=[0]),
+    ],
+    ids=["fp8", "plain, groups, softmax, no bias", "grouped attention, no shared expert"],
 )  # fmt: skip
 def test_other_models_and_sampled_tokens_pass(tmp_path: Path, key: PrivateKey, config: dict) -> None:
     folder = small_checkpoint(tmp_path / "model", config)

@@ -16,7 +16,7 @@ from audit.sealed_runs import check, places, sealed
 from formation.evidence.keys import PrivateKey
 from formation.evidence.payloads import write as write_digests
 from formation.evidence.seal import seal
-from formation.model.attention import LatentAttention
+from formation.model.latent_attention import LatentAttention
 from formation.model.moe import MixtureOfExperts
 from formation.run.order import Order
 from formation.run.sample import Sample

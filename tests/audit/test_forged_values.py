@@ -22,7 +22,9 @@ from formation.weights.payload import hash_tensors
 from recorded_runs import IDS
 
 JOINED = {*WHOLE_POSITION, "lm_head_rounding"}  # from lines of all layers: `verify` recomputes these
-LAYER_FIELDS = [f for f in fields.fields_of("layer", "full") if f.name != "residual_sha256"]  # a row's digest closes the row
+LAYER_FIELDS = [  # that a layer with attention and experts has; a row's digest closes the row
+    f for f in fields.fields_of("layer", "full") if f.name != "residual_sha256" and not {"attention layer", "no gate"} & set(f.absent)
+]
 HEAD_FIELDS = [f for slot in ("embed", "lm_head") for f in fields.fields_of(slot, "full") if f.name not in JOINED]
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import gzip
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-DONE = "#evidence.passed, #evidence.failed"
+from formation.explorer import view
+
+DONE = "#evidence.passed, #evidence.failed, #evidence.partial, #evidence.stopped"
+ABOUT = re.compile(r'(<script type="application/json" data-about>)([^<]*)')
 ELEMENT = re.compile(r'<script type="application/gzip" data-file="([^"]*)">([^<]*)</script>')
 
 
@@ -52,7 +54,12 @@ def looked_at(browser: Any, folder: Path, content: bytes, fragment: str = "") ->
 
 def with_file(content: bytes, name: str, data: bytes) -> bytes:
     """The page with another file in it, whole and well packed"""
-    text = content.decode()
-    found = next(each for each in ELEMENT.finditer(text) if each[1] == name)
-    packed = base64.b64encode(gzip.compress(data, mtime=0)).decode()
-    return (text[: found.start(2)] + packed + text[found.end(2) :]).encode()
+
+    def resized(found: re.Match[str]) -> str:
+        said = json.loads(found[2])
+        return found[1] + json.dumps({**said, "sizes": {**said["sizes"], name: len(data)}})
+
+    text = ABOUT.sub(resized, content.decode())
+    found = [each for each in ELEMENT.finditer(text) if each[1] == name]
+    packed = "".join(view.element(name, data[at : at + view.PIECE_BYTES]) for at in range(0, len(data), view.PIECE_BYTES))
+    return (text[: found[0].start()] + packed + text[found[-1].end() :]).encode()

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from small_ledger import KINDS, MAKERS, Line, at, edited, small_ledger
-from test_sum_rules import EDITS, EXTREMES, LAYER, LEDGER, NUMBERS, STEP, VECTORS
+from test_norms_and_attention import EDITS as NORM_EDITS
+from test_sum_rules import EDITS, EXTREMES, LAYER, LEDGER, NUMBERS, OTHER, OTHER_EDITS, STEP, VECTORS
 
 from formation.ledger import canonical, lines, routing, rules
 from formation.ledger.gaps import RuleResult, Tally
@@ -16,15 +17,15 @@ from formation.ledger.gaps import RuleResult, Tally
 CHECK = """([ledger, kinds]) => {
   const { LINE, decode } = m["canonical.js"];
   const lines = new TextDecoder().decode(ledger).split("\\n").map((line) => decode(m["bytes.js"].utf8(line), LINE));
-  return m["rules.js"].check(lines, kinds).map((r) => [r.rule, r.checked, r.worstGap, r.tolerance, r.where, r.violated, r.magnitude]);
+  return m["rules.js"].check(lines, kinds).map((r) => [r.rule, r.checked, r.worstGap, r.tolerance, r.where, r.violated]);
 }"""
 Outcome = list[tuple[Any, ...]]
 
 
 def told(result: Any) -> tuple[Any, ...]:
     """A result, of its place only what was expected there"""
-    rule, checked, gap, tolerance, where, violated, magnitude = result
-    return rule, checked, float(gap), float(tolerance), where.partition(", got")[0], violated, float(magnitude)
+    rule, checked, gap, tolerance, where, violated = result
+    return rule, checked, float(gap), float(tolerance), where.partition(", got")[0], violated
 
 
 def python_outcome(ledger: list[Line], kinds: Any) -> Outcome:
@@ -33,7 +34,7 @@ def python_outcome(ledger: list[Line], kinds: Any) -> Outcome:
 
 
 def as_list(r: RuleResult) -> list[Any]:
-    return [r.rule, r.checked, r.worst_gap, r.tolerance, r.where, r.violated, r.magnitude]
+    return [r.rule, r.checked, r.worst_gap, r.tolerance, r.where, r.violated]
 
 
 def browser_outcome(run: Any, ledger: list[Line], kinds: Any) -> Outcome:
@@ -51,10 +52,16 @@ def test_honest_ledgers_obey_every_rule_in_the_browser_too(run, name):
     assert set() == expect_same(run, MAKERS[name].lines())
 
 
-@pytest.mark.parametrize("rule", sorted({edit[0] for edit in EDITS}))
+@pytest.mark.parametrize("rule", sorted({edit[0] for edit in EDITS + NORM_EDITS}))
 def test_a_changed_value_violates_the_same_rule(run, rule):
-    for _, slot, name, edit in (each for each in EDITS if each[0] == rule):
+    for _, slot, name, edit in (each for each in EDITS + NORM_EDITS if each[0] == rule):
         assert rule in expect_same(run, edited(LEDGER, STEP, slot, name, edit))
+
+
+@pytest.mark.parametrize("rule", sorted({edit[0] for edit in OTHER_EDITS}))
+def test_a_changed_value_of_a_delta_layer_or_a_softmax_violates_the_same_rule(run, rule):
+    for _, slot, name, edit in (each for each in OTHER_EDITS if each[0] == rule):
+        assert rule in expect_same(run, edited(OTHER, STEP, slot, name, edit))
 
 
 def test_dropped_repeated_and_exchanged_lines_are_missed_alike(run):
@@ -146,7 +153,7 @@ ROUTE = """([first, line, sidecar]) => {
   const { LINE, decode } = m["canonical.js"], { checkLine, readRun, valuesOf } = m["lines.js"], { Tally } = m["gaps.js"];
   const run = readRun(decode(first, LINE)), text = decode(line, LINE), place = checkLine(text, run), tally = new Tally(["all experts"]);
   tally.take(m["routing.js"].ofAllExperts(valuesOf(text, place), place, sidecar));
-  return tally.results().map((r) => [r.rule, r.checked, r.worstGap, r.tolerance, r.where, r.violated, r.magnitude])[0];
+  return tally.results().map((r) => [r.rule, r.checked, r.worstGap, r.tolerance, r.where, r.violated])[0];
 }"""
 
 

@@ -37,19 +37,23 @@ def opened(browser: Any, bundles: dict[str, Path], tmp_path_factory: pytest.Temp
 
 @pytest.mark.parametrize("source", MODULES, ids=lambda path: path.name)
 def test_no_module_of_the_explorer_reads_markup_or_code_from_text_or_asks_a_network(source: Path) -> None:
+    """But one, which asks the server that gave the page, and is allowed no other"""
     forbidden = re.compile(ARITHMETIC.sub("", FORBIDDEN.pattern))
-    assert forbidden.search("x.innerHTML") and not forbidden.search(COMMENT.sub("", source.read_text()))
+    found = forbidden.findall(COMMENT.sub("", source.read_text()))
+    assert forbidden.search("x.innerHTML") and (["fetch("] if source.name == "served.js" else []) == found
 
 
 def test_the_page_holds_the_bundles_own_bytes_and_nothing_from_outside(bundles: dict[str, Path]) -> None:
     content = view.explorer(bundles[GREEDY]).decode()
-    held = {name: gzip.decompress(base64.b64decode(text)) for name, text in ELEMENT.findall(content)}
+    held: dict[str, bytes] = {}
+    for name, text in ELEMENT.findall(content):
+        held[name] = held.get(name, b"") + gzip.decompress(base64.b64decode(text))
     assert {str(path.relative_to(bundles[GREEDY])): path.read_bytes() for path in bundles[GREEDY].rglob("*") if path.is_file()} == held
     script, style = re.search("<script>(.*?)</script>", content, re.DOTALL), re.search("<style>(.*?)</style>", content, re.DOTALL)
     policy = re.search('Content-Security-Policy" content="([^"]*)"', content)
     assert script and style and policy
     expected = f"default-src 'none'; script-src '{made.source_hash(script[1])}'; style-src '{made.source_hash(style[1])}'"
-    assert policy[1].startswith(expected) and "unsafe" not in policy[1]
+    assert f"{expected}; base-uri 'none'; form-action 'none'; worker-src blob:" == policy[1]
     assert not re.search(r"\b(?:src|href|srcset|action)=|url\(|@import|<link|<iframe", content.replace(script[1], ""))
     assert view.explorer(bundles[GREEDY]) == content.encode()
 
@@ -122,13 +126,62 @@ def test_a_key_that_the_reader_brings_decides_about_the_signer(browser: Any, bun
         page.page.wait_for_selector("#evidence.failed .pill:nth-child(2).failed")
 
 
+# ---- what is not in the page
+
+
+def test_rows_too_big_for_a_page_are_left_out_and_the_bar_claims_nothing_of_them(
+    browser: Any, bundles: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = sorted(str(path.relative_to(bundles[GREEDY])) for path in bundles[GREEDY].glob("ro*/*"))
+    size = sum(path.stat().st_size for path in bundles[GREEDY].rglob("*") if path.is_file())
+    monkeypatch.setattr(view, "MOST_BYTES", size - 1)
+    out = tmp_path / "run.html"
+    assert 0 == main(["explore", str(bundles[GREEDY]), "--out", str(out), "--json"])
+    said = capsys.readouterr()
+    assert rows and rows == json.loads(said.out)["left_out"] and "does not show or check them" in said.err
+    for found in looked_at(browser, tmp_path, out.read_bytes()):
+        assert "partial" == found.page.locator("#evidence").get_attribute("class")
+        assert "– Checked in part" == found.text("#evidence .word")
+        pills = [pill.replace("\n", "") for pill in found.page.locator(".pill").all_inner_texts()]
+        assert ["INTEGRITY– not claimed", "LEDGER– not claimed", "PARITY✓"] == [pills[0], *pills[2:4]]
+        assert f"not checked– router/, rows/ ({len(rows)} files)" in pills
+        found.page.click("#evidence .word")
+        verdict = str(found.page.locator("#verdict").text_content())
+        assert all(name in verdict for name in rows) and '"verdict": "checked in part"' in verdict
+        assert "Verified" not in found.text("#evidence") and "a verified bundle" not in verdict
+
+
+def test_a_changed_byte_turns_the_bar_red_with_rows_left_out_too(
+    browser: Any, bundles: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = sum(path.stat().st_size for path in bundles[GREEDY].rglob("*") if path.is_file())
+    monkeypatch.setattr(view, "MOST_BYTES", size - 1)
+    changed = (bundles[GREEDY] / "host.json").read_bytes().replace(b'"cores":2', b'"cores":4')
+    for found in looked_at(browser, tmp_path, with_file(view.explorer(bundles[GREEDY]), "host.json", changed)):
+        assert "✗ Failed" == found.text("#evidence .word")
+
+
+# ---- where it works
+
+
+def test_a_browser_without_workers_verifies_in_the_page_itself(browser: Any, bundles: dict[str, Path], tmp_path: Path) -> None:
+    page = tmp_path / "run.html"
+    page.write_bytes(view.explorer(bundles[GREEDY]))
+    with browser.new_context(offline=True) as context:
+        opened = context.new_page()
+        opened.add_init_script("delete globalThis.Worker")
+        opened.goto(page.as_uri())
+        opened.wait_for_selector("#evidence.passed")
+        assert [] == opened.workers and "✓ Verified in this page" == opened.inner_text("#evidence .word")
+
+
 # ---- the command
 
 
 def test_the_command_writes_the_page_and_says_where(bundles: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run.html"
     assert 0 == main(["explore", str(bundles[GREEDY]), "--out", str(out), "--json"])
-    assert {"page": str(out), "bytes": out.stat().st_size} == json.loads(capsys.readouterr().out)
+    assert {"page": str(out), "bytes": out.stat().st_size, "left_out": []} == json.loads(capsys.readouterr().out)
     assert view.explorer(bundles[GREEDY]) == out.read_bytes()
 
 
@@ -142,4 +195,5 @@ def test_what_is_no_bundle_or_too_big_is_refused_and_nothing_is_written(
         assert "expected" in capsys.readouterr().err and not out.exists()
     monkeypatch.setattr(view, "MOST_BYTES", 100)
     assert 3 == main(["explore", str(bundles[GREEDY]), "--out", str(out)])
-    assert "at most 100 bytes" in capsys.readouterr().err and not out.exists()
+    err = capsys.readouterr().err
+    assert "at most 100 bytes" in err and "--serve" in err and not out.exists()

@@ -41,7 +41,7 @@ def test_arrow_keys_move_one_selection_that_every_view_and_the_address_follow(op
     assert {"position": "3", "layer": "2"} == {name: opened.fragment()[name] for name in ("position", "layer")}
     assert "position 3, layer 2" == opened.text("#cell .where")
     assert opened.text("#matrix .readout").startswith("position 3, layer 2")
-    assert "chosen in layer 2" in opened.text("#lanes .readout")
+    assert opened.text("#lanes .readout").startswith("layer 2, x′: chosen: rank ")
     assert "Token 2, position 3" in opened.text(".token-name")
     page.keyboard.press("ArrowUp")
     assert "2" == opened.fragment()["layer"]
@@ -76,7 +76,7 @@ def test_the_waterfall_ends_at_the_engines_logit_and_prints_its_closing_gap(open
     assert token.chosen_logit == float(rows[-1][2])
     assert token.chosen_logit == pytest.approx(float(rows[-2][3]), abs=1e-12)
     closing = opened.page.locator("#waterfall .closing li").all_inner_texts()
-    assert all(line.startswith("✓") and "gap" in line for line in closing[:2])
+    assert closing[0].startswith("✓ closing gap") and closing[1].startswith("sum of parts")
     assert "The MoE of layer 2 in its experts" in opened.text("#waterfall")
 
 
@@ -93,7 +93,7 @@ def test_the_tables_and_csv_have_the_ledgers_numbers_to_the_last_digit(opened: O
 
 def test_every_chart_has_a_table_and_an_svg(opened: Opened) -> None:
     opened.page.evaluate("formation.view.selection.set({ position: 3, layer: 2, expert: 1 })")
-    for card in ("tokens", "matrix", "lanes", "waterfall", "router", "experts"):
+    for card in ("tokens", "matrix", "lanes", "waterfall", "attention", "router", "experts"):
         assert opened.saved(card, "SVG").startswith("<svg ")
         button = opened.page.locator(f"#{card} .tools button", has_text="Table")
         button.click()
@@ -209,7 +209,7 @@ def test_hostile_text_is_shown_as_text_with_what_is_invisible_spelled_out(browse
 def test_other_kinds_of_bundle_are_shown_without_a_word_on_the_console(browser: Any, bundles: dict[str, Path], tmp_path: Path, name: str) -> None:
     for page in looked_at(browser, tmp_path, view.explorer(bundles[name])):
         assert "✓ Verified in this page" == page.text("#evidence .word")
-        assert 8 == page.page.locator("section.card").count()
+        assert 10 == page.page.locator("section.card").count()
         assert (name == FULL) == ("Lens of u" in page.text("#cell"))
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.evidence.whole_bundles import SAMPLE, Kind, make
+from tests.ledger.small_ledger import OF_DELTA_LAYERS, ROUTER, SHAPE
 
 from audit.sealed_runs import sealed
 from formation.certify.certification import read_bundle
@@ -21,6 +23,9 @@ from recorded_runs import IDS
 KINDS = {
     "greedy": Kind(), "sampled": Kind(sampler=SAMPLE), "repeating": Kind(repeat=True, steps="minimal", rows="none"),
     "full": Kind(steps="full", rows="none"),
+}  # fmt: skip
+DELTA = {
+    "router": replace(ROUTER, experts=16, softmax=True), "shape": SHAPE | {"experts": 16}, "biased": False, "gated": True, "kinds": OF_DELTA_LAYERS,
 }  # fmt: skip
 
 
@@ -39,7 +44,8 @@ def recorded(k25_folder: Path, key: PrivateKey, tmp_path_factory: pytest.TempPat
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
     folder = tmp_path_factory.mktemp("whole")
-    return {name: make(folder / f"{name}.ofb", kind) for name, kind in KINDS.items()}
+    made = {name: make(folder / f"{name}.ofb", kind) for name, kind in KINDS.items()}
+    return made | {"delta": make(folder / "delta.ofb", Kind(steps="full"), **DELTA)}
 
 
 @pytest.fixture(scope="session")

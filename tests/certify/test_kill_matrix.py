@@ -11,7 +11,7 @@ from tools import attack_list
 from formation.certify import matrix
 from formation.certify.forgery import LEDGER
 from formation.certify.judge import Judge
-from formation.certify.matrix import IMPLIED, Matrix
+from formation.certify.matrix import Matrix
 from formation.evidence.checks import CHECKS
 from formation.ledger.formulas import recompute
 
@@ -24,11 +24,6 @@ def found(judges: Mapping[str, Judge]) -> Matrix:
 def test_every_check_has_an_attack_that_it_alone_refuses(found: Matrix) -> None:
     assert [] == matrix.unneeded(found)
     assert [check.name for check in CHECKS] == list(found)
-
-
-def test_what_is_said_to_be_implied_is_no_more_than_that(found: Matrix) -> None:
-    assert {"head rounding"} == IMPLIED.keys()
-    assert [] == [name for name in IMPLIED if found[name]]
 
 
 def test_the_page_has_the_matrix_and_the_attacks_of_this_code(found: Matrix) -> None:
@@ -47,7 +42,7 @@ def test_without_a_check_the_others_still_refuse(judges: Mapping[str, Judge]) ->
 
 
 @pytest.mark.parametrize(("chosen", "summed"), [(1.5, 1.4999999), (3e-310, -2e-308), (1e6, -1e-9), (0.1, 0.30000000000000004)])
-def test_head_rounding_follows_from_formulas(chosen: float, summed: float) -> None:
-    """Its tolerance is one rounding of the very difference that the formula rounds once"""
+def test_the_retired_rule_of_the_heads_rounding_follows_from_formulas(chosen: float, summed: float) -> None:
+    """V18 allowed one rounding of the very difference that the formula rounds once"""
     rounding = recompute("lm_head_rounding", {"chosen_logit": chosen, "dla_logit": summed})
     assert abs(Fraction(summed) + Fraction(rounding) - Fraction(chosen)) <= Fraction(2) ** -53 * abs(Fraction(rounding))

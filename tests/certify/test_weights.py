@@ -21,10 +21,11 @@ def auditor(judges: Mapping[str, Judge], k25_folder: Path) -> Auditor:
 
 
 def test_every_attack_with_weights_is_found_and_spot_audits_state_their_odds(auditor: Auditor) -> None:
-    lines = mutations.run(auditor.judge, 1, range(0, 120, mutations.SIGNED_EVERY)).lines
+    lines = mutations.run(auditor.judge, 2, range(0, 120, mutations.SIGNED_EVERY)).lines
     outcomes = {outcome.attack.name: outcome for outcome in auditor.make_all(lines)}
     assert [attack.name for attack in EVERY] == list(outcomes)
-    assert [] == [str(outcome) for outcome in outcomes.values() if outcome.state != REFUSED]
+    assert ["lying state"] == [name for name, outcome in outcomes.items() if outcome.state != REFUSED]
+    assert (NOT_APPLICABLE, "no layer has a delta net") == (outcomes["lying state"].state, outcomes["lying state"].observed)
     assert "one cell in 32 drawn, which finds one edited cell with 3.12%" in outcomes["one steered cell, one cell drawn"].observed
 
 

@@ -106,6 +106,15 @@ def test_inspect_plans_the_real_qwen3_next_from_config_and_index_alone(capsys: p
     assert told["plan"]["bytes_per_token"] == pytest.approx(3.02e9, rel=1e-3)
     assert told["plan"]["resident"] == "all 48 layers and lm_head"
     assert told["quantisation"] == "none"
+    assert told["shape"]["delta_layers"] == 36
+    assert told["plan"]["delta_state_bytes"] == 36 * 4 * (32 * 128 * 128 + 3 * 8192)
+    assert told["plan"]["attention_cache_bytes"] == 12 * 1024 * 4 * 1024  # twelve layers keep 1,024 values of each of 1,024 positions
+    out, _ = run(capsys, "inspect", tmp_path, "--memory", "32GiB", "--read-speed", "7")
+    for said in ("48 layers (36 gated delta nets), hidden", "attention cache 50.3 MB, states of delta layers 79 MB whatever the positions,"):
+        assert said in out
+    assert "dense" not in out
+    out, _ = run(capsys, "inspect", tmp_path, "--memory", "200MB", "--read-speed", "7")
+    assert ", states of delta layers 79 MB" in out
 
 
 def test_inspect_says_so_when_the_budget_cannot_hold_a_run(capsys: pytest.CaptureFixture[str], k25_folder: Path) -> None:

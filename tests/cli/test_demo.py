@@ -9,6 +9,7 @@ import pytest
 
 from formation.cli.demo import MEMORY, QUESTIONS
 from formation.cli.main import main
+from formation.dialogue.events import survey
 from formation.evidence import keys
 from formation.evidence.container import open_container
 from formation.evidence.verify import verify
@@ -37,3 +38,13 @@ def test_the_demo_answers_records_audits_attacks_and_verifies(capsys: pytest.Cap
 
 def test_the_budget_of_the_demo_is_smaller_than_the_sample() -> None:
     assert parse_bytes(MEMORY) < open_checkpoint(folder("kimi_k25")).total_bytes
+
+
+def test_two_samples_talk_and_their_transcript_holds(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("formation.cli.demo.TURNS", 3)
+    assert main(["demo", "--dialogue", "--out", str(tmp_path)]) == 0
+    out, err = capsys.readouterr()
+    assert "Return the number of items in a container." in out
+    assert "ended by '3 messages' after message 3" in err
+    assert "what the header states holds, and the sides take turns" in out
+    assert survey(tmp_path / "demo.dlg").complete

@@ -151,6 +151,46 @@ def test_processes_that_start_together_use_one_key(config: Path) -> None:
     assert [0] * 4 == [process.returncode for process in running]
 
 
+def written(key: ed25519.Ed25519PrivateKey) -> bytes:
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.binary(min_size=32, max_size=32))
+def test_a_key_is_written_as_openssl_writes_it_and_read_back(private: bytes) -> None:
+    data = written(ed25519.Ed25519PrivateKey.from_private_bytes(private))
+    assert data == keys.to_pem(private)
+    assert private == keys.from_pem(data)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.one_of(st.binary(max_size=200), st.tuples(st.integers(0, 118), st.integers(0, 255))))
+def test_no_other_bytes_are_read_as_a_key_of_that_form(other: bytes | tuple[int, int]) -> None:
+    whole = keys.to_pem(bytes(range(32)))
+    data = other if isinstance(other, bytes) else whole[: other[0]] + bytes([other[1]]) + whole[other[0] + 1 :]
+    private = keys.from_pem(data)
+    assert private is None or keys.to_pem(private) == data
+    assert keys.from_pem(keys.to_pem(bytes(31))) is keys.from_pem(keys.to_pem(bytes(33))) is None
+
+
+def test_a_key_in_another_form_of_pem_is_the_same_key(tmp_path: Path) -> None:
+    private = ed25519.Ed25519PrivateKey.generate()
+    path = tmp_path / "key.pem"
+    for data in (written(private), b"made by hand\n" + written(private), written(private).replace(b"\n", b"\r\n")):
+        path.write_bytes(data)
+        path.chmod(0o600)
+        assert private.public_key().public_bytes_raw() == keys.load(path).public.data
+    assert keys.from_pem(data) is None
+
+
+def test_loading_a_key_imports_none_of_the_readers_of_other_forms(config: Path) -> None:
+    keys.load_or_create()
+    code = "import sys; from formation.evidence import keys; keys.load_or_create().sign(b''); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert "cryptography.hazmat.primitives.asymmetric.ed25519" in loaded
+    assert "cryptography.hazmat.primitives.serialization" not in loaded
+
+
 def other_keys() -> dict[str, bytes]:
     pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
     locked = serialization.BestAvailableEncryption(b"secret")

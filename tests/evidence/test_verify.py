@@ -18,7 +18,7 @@ from tools import check_list
 
 from formation.cli.main import main
 from formation.evidence import envelope, note, receipt
-from formation.evidence.checks import CHECKS, LEVELS
+from formation.evidence.checks import CHECKS, LEVELS, RETIRED
 from formation.evidence.report import HONESTY, NEITHER
 
 pytestmark = pytest.mark.usefixtures("no_keys_of_the_user")
@@ -67,8 +67,10 @@ def test_a_check_that_needs_a_failed_one_is_not_reached_and_says_so(bundle: Path
     assert not report.verified
 
 
-def test_checks_are_numbered_in_order_and_need_only_earlier_ones() -> None:
-    assert list(range(1, len(CHECKS) + 1)) == [check.number for check in CHECKS]
+def test_checks_are_numbered_in_order_need_only_earlier_ones_and_take_no_retired_number() -> None:
+    numbers = [check.number for check in CHECKS]
+    assert sorted(numbers) == numbers and {18} == RETIRED.keys()
+    assert list(range(1, numbers[-1] + 1)) == sorted([*numbers, *RETIRED])
     assert all(need < check.number for check in CHECKS for need in check.needs)
     assert len(CHECKS) == len({check.name for check in CHECKS})
     assert set(LEVELS) == {check.level for check in CHECKS}

@@ -209,7 +209,7 @@ def test_a_line_changed_by_its_owner_is_judged_as_by_one_process(seed: int, soun
 
 def test_two_tallies_joined_are_as_one() -> None:
     chance = random.Random(0)
-    gaps = [Gap(chance.choice("ab"), chance.choice([0.0, 0.5, 1.0, 2.0, float("nan")]), 1.0, str(n), chance.random()) for n in range(200)]
+    gaps = [Gap(chance.choice("ab"), chance.choice([0.0, 0.5, 1.0, 2.0, float("nan")]), 1.0, str(n)) for n in range(200)]
     whole, joined = Tally("abc"), Tally("abc")
     whole.take(gaps)
     for begin in range(0, 200, 7):

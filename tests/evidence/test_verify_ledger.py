@@ -1,4 +1,4 @@
-"""Checks V13 to V30: each is broken alone, by an owner who hashes and signs again what was changed."""
+"""Checks V13 to V30, V38 and V39: each is broken alone, by an owner who hashes and signs again what was changed."""
 
 from __future__ import annotations
 
@@ -73,9 +73,9 @@ def test_v17_experts_that_do_not_add_up_to_their_layer_are_refused(bundle: Path,
     refused(capsys, bundle, "V17")
 
 
-def test_v18_another_rounding_of_the_head_is_refused(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_v15_another_rounding_of_the_head_is_refused(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     edit(bundle, STEP, "lm_head", "lm_head_rounding", lambda x: x + 2.0**-40)
-    refused(capsys, bundle, "V18", also=("V15",))
+    refused(capsys, bundle, "V15")
 
 
 def test_v19_a_last_lens_that_is_not_the_head_is_refused(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -238,3 +238,24 @@ def test_v30_a_row_of_logits_that_are_no_numbers_is_refused(with_rows: Path, cap
     not_a_number = partial(bytes.__add__, b"\0\0\xc0\x7f")
     replace_row(with_rows, "router/00000000.safetensors", lambda row: not_a_number(row[4:]), STEP, "layer 1", "router_logits_sha256")
     refused(capsys, with_rows, "V30")
+
+
+def test_v38_a_write_longer_than_the_rows_around_it_is_refused(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit(bundle, STEP, "layer 1", "after_attention_norm", lambda x: 2 * x)
+    refused(capsys, bundle, "V38")
+
+
+def test_v38_a_scale_that_would_excuse_any_attribution_is_refused(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit(bundle, STEP, "lm_head", "final_scale", lambda x: x * 2.0**-40)
+    edit(bundle, STEP, "lm_head", "exact_logit", lambda x: x + 1e-6)
+    refused(capsys, bundle, "V38")
+
+
+def test_v39_attention_weights_out_of_their_order_are_refused(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit(bundle, STEP, "layer 1", "attention_strongest", lambda x: x[::-1])
+    refused(capsys, bundle, "V39")
+
+
+def test_v39_attention_more_uncertain_than_its_positions_allow_is_refused(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit(bundle, STEP, "layer 1", "attention_entropy", lambda x: x + 3)
+    refused(capsys, bundle, "V39")

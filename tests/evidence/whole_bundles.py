@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from tests.evidence import vectors
-from tests.ledger.small_ledger import ROUTER, SHAPE, Line, Maker
+from tests.ledger.small_ledger import ROUTER, Line, Maker
 
 from formation.evidence import audited, certification, documents, envelope, note, seal
 from formation.kernels.choices import Router
@@ -68,8 +68,8 @@ def anchor_of(kind: Kind) -> Anchor:
 class BundleMaker(Maker):
     """Lines of one run, with rows behind their digests."""
 
-    def __init__(self, kind: Kind, *, router: Router = ROUTER, shape: dict[str, int] = SHAPE) -> None:
-        super().__init__(router, shape=shape, steps=kind.steps)
+    def __init__(self, kind: Kind, *, router: Router = ROUTER, **model: Any) -> None:
+        super().__init__(router, steps=kind.steps, **model)
         self.kind, self.anchor = kind, anchor_of(kind)
         self.input = kind.prompt[0]
         self.embeddings: dict[int, list[float]] = {}
@@ -158,9 +158,9 @@ class BundleMaker(Maker):
             routers.put(position, "selection", n - self.shape["dense_layers"], self.selections[made, n])
 
 
-def make(folder: Path, kind: Kind = Kind(), **shape: Any) -> Path:
-    """A sealed bundle in `folder`, which must not exist"""
-    maker = BundleMaker(kind, **shape)
+def make(folder: Path, kind: Kind = Kind(), **model: Any) -> Path:
+    """A sealed bundle in `folder`, which must not exist, of a model that is small_ledger's but for what `model` says"""
+    maker = BundleMaker(kind, **model)
     maker.write(folder)
     (folder / "anchor.json").write_bytes(maker.anchor.encode())
     write(folder, "contract.json", {"name": NAME, "digest": DIGEST, "cases": VECTORS["cases"]})

@@ -175,7 +175,8 @@ class Cell:
         return {
             "expert_output_norms": text(norm(outputs)), "expert_write_norms": text(norm(self.writes)),
             "expert_write_cosines": [cosine(write, self.m) for write in self.writes],
-            "shared_output_norm": float(norm(self.shared)), "shared_write_cosine": cosine(self.shared, self.m),
+            "shared_output_norm": float(norm(self.shared)), "shared_write_norm": float(norm(self.shared)),
+            "shared_write_cosine": cosine(self.shared, self.m),
         }  # fmt: skip
 
     def derived(self, measured: Values) -> Values:

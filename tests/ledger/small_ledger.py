@@ -1,7 +1,7 @@
 """A small ledger that obeys every rule, made without the code under test wherever a value can be had elsewhere, and ways to break it.
 
 Three layers, the first dense; four positions: a prompt's, two generated ones (drawn, greedy), a scored one. Routing comes from the kernels'
-numpy reference, sums from math.fsum, logarithms from math.
+numpy reference, sums from math.fsum, logarithms from math. Rows are as wide as the hidden size says, and zero behind the first sixteen numbers.
 """
 
 from __future__ import annotations
@@ -27,8 +27,13 @@ METHODS = ("", "sample", "greedy", "forced")
 SHAPE = {"layers": 3, "dense_layers": 1, "hidden": 16, "heads": 2, "experts": 8, "chosen": 2, "vocabulary": 40}
 ROUTER = Router(experts=8, chosen=2, scale=float(np.float32(2.827)))
 RUN_ID = "ab" * 32
+EXPERTS = "expert_output_norms expert_write_norms expert_write_cosines shared_output_norm shared_write_norm shared_gate shared_write_cosine"
 DENSE, NOT_A_STEP = {"absent": "dense layer"}, {"absent": "not a step"}
+DELTA = {"key_heads": 1, "heads": 3, "key": 4, "value": 5, "taps": 4}
+OF_DELTA_LAYERS = ("attention", "delta", "delta")
 LEVEL = {"prompt": "minimal", "steps": "full"}
+Row = np.ndarray[Any, np.dtype[np.float32]]  # [WIDTH], what is not zero of it
+WIDTH = 16
 
 
 def f32(x: float) -> float:
@@ -39,14 +44,28 @@ def base64_of(values: Sequence[float]) -> str:
     return canonical.encode_f32(struct.pack(f"<{len(values)}f", *values))
 
 
+def norm(row: Row) -> float:
+    return f32(math.sqrt(dot(row, row)))
+
+
+def dot(v: Row, w: Row) -> float:
+    return math.fsum(float(a) * float(b) for a, b in zip(v, w, strict=True))
+
+
+def cosine(v: Row, w: Row) -> float:
+    return dot(v, w) / (math.sqrt(dot(v, v)) * math.sqrt(dot(w, w)))
+
+
 class Maker:
     """One ledger; the same for the same arguments."""
 
     def __init__(
-        self, router: Router = ROUTER, *, biased: bool = True, shared: bool = True, seed: int = 7, shape: dict[str, int] = SHAPE, steps: str = "full"
-    ) -> None:
-        self.random = random.Random(seed)
-        self.router, self.biased, self.shared, self.shape = router, biased, shared, shape
+        self, router: Router = ROUTER, *, biased: bool = True, shared: bool = True, seed: int = 7, shape: dict[str, int] = SHAPE, steps: str = "full",
+        gated: bool = False, kinds: tuple[str, ...] = (),
+    ) -> None:  # fmt: skip
+        self.random, self.numbers = random.Random(seed), random.Random(seed)
+        self.router, self.biased, self.shared, self.shape, self.gated = router, biased, shared, shape, gated
+        self.kinds = kinds or ("attention",) * shape["layers"]
         self.capture = LEVEL | {"steps": steps}
         moe, experts = range(shape["dense_layers"], shape["layers"]), range(shape["experts"])
         self.biases = {n: [f32(self.random.uniform(-0.1, 0.1)) for _ in experts] for n in moe} if biased else {}
@@ -62,18 +81,20 @@ class Maker:
     def run(self) -> Line:
         r = self.router
         router = {"groups": r.groups, "kept_groups": r.kept_groups, "softmax": r.softmax, "group_top2": r.group_top2,
-                  "normalise": r.normalise, "scale": r.scale, "biased": self.biased}  # fmt: skip
+                  "normalise": r.normalise, "scale": r.scale, "biased": self.biased, "shared_gated": self.gated}  # fmt: skip
         biases: Any = [{"layer": n, "biases": base64_of(b)} for n, b in self.biases.items()] if self.biased else {"absent": "no bias"}
         measured = {"fields_sha256": fields.digest(), "capture": self.capture, "shape": self.shape, "router": router}
-        measured |= {"norm_eps": f32(1e-6), "router_biases": biases}
+        measured |= {"norm_eps": f32(1e-6), "router_biases": biases, "layer_kinds": list(self.kinds)}
+        measured["delta"] = DELTA if "delta" in self.kinds else {"absent": "no delta layer"}
         return {"run_id": RUN_ID, "position": -1, "slot": "run", "kind": "run", "measured": measured, "derived": {}}
 
     def position(self, position: int, kind: str, method: str) -> list[Line]:
         step = kind != "prompt"
         rows = [self.logits() for _ in range(self.shape["layers"])]
         y = self.token(rows[-1], method)
+        self.x = self.row()
+        embed: dict[str, Any] = {"residual_sha256": self.digest(), "residual_norm": norm(self.x)}
         made = [self.layer(position, n, step, rows[n], rows[-1], y) for n in range(self.shape["layers"])]
-        embed = {"residual_sha256": self.digest(), "residual_norm": self.norm()}
         if step:
             embed |= {f"dla{c}": self.random.gauss(0, 1) for c in fields.COMPONENTS}
         slots = [("embed", embed), *((f"layer {n}", values) for n, values in enumerate(made))]
@@ -90,16 +111,24 @@ class Maker:
     # ---- what stands in a layer
 
     def layer(self, position: int, n: int, step: bool, row: list[float], final: list[float], y: int) -> dict[str, Any]:
-        values: dict[str, Any] = {f"{name}_sha256": self.digest() for name in ("residual", "attention_write", "mlp_write", "cache_entry")}
-        values |= {f"{name}_norm": self.norm() for name in ("attention_write", "after_attention", "mlp_write", "residual")}
-        values |= {"residual_largest": 1.5, "residual_largest_dimension": 3}
+        values: dict[str, Any] = {f"{name}_sha256": self.digest() for name in ("residual", "attention_write", "mlp_write")}
+        values |= self.mixer(position, n)
         values |= self.routing(position, n)
+        a, m, experts = self.row(), self.row(), dict.fromkeys(EXPERTS.split(), DENSE)
+        if n >= self.shape["dense_layers"]:
+            m, experts = self.experts(canonical.values_f32(canonical.decode_f32(values["gates"])))
+        u = self.x + a
+        self.x = after = u + m
+        for name, one in (("attention_write", a), ("after_attention", u), ("mlp_write", m), ("residual", after)):
+            values[f"{name}_norm"] = norm(one)
+        largest = int(np.abs(after).argmax())
+        values |= {"residual_largest": float(abs(after[largest])), "residual_largest_dimension": largest}
         if not step:
             return values
-        for name in ("attention", "mlp"):
+        for name, write in (("attention", a), ("mlp", m)):
             values[f"{name}_relative"] = values[f"{name}_write_norm"] / values["residual_norm"]
-            values |= {f"{name}_cosine": 0.25, f"{name}_projection": 0.125}
-        values |= self.attention(position) | self.experts(n)
+            values |= {f"{name}_cosine": cosine(write, after), f"{name}_projection": dot(write, after) / dot(after, after)}
+        values |= experts
         for component in fields.COMPONENTS:
             values |= self.attribution(f"dla{component}_", n)
         return values | lens("lens", row, final, y) | lens("mid_lens", self.logits(), final, y)
@@ -129,22 +158,50 @@ class Maker:
         values["router_margin"] = {"absent": "all chosen"} if margin is None else margin
         return values
 
-    def attention(self, position: int) -> dict[str, Any]:
-        keys, heads = position + 1, range(self.shape["heads"])
-        every = [{"head": h, "position": p, "weight": 0.5} for h in heads for p in range(keys)]
-        by_head = [each for h in heads for each in every[h * keys : h * keys + min(3, keys)]]
-        entropies = {"attention_entropy": 0.5, "attention_entropies": [0.25 + h / 2 for h in heads]}
-        return {**entropies, "attention_strongest": every[:8], "attention_strongest_by_head": by_head}
+    def mixer(self, position: int, n: int) -> dict[str, Any]:
+        """What attention says of a position, or a delta net, and that the other says nothing"""
+        kind = self.kinds[n]
+        reason = "delta layer" if kind == "delta" else "attention layer"
+        other = [field.name for field in fields.fields_of("layer", "full") if reason in field.absent]
+        own = self.delta() if kind == "delta" else {"cache_entry_sha256": self.digest()} | self.attention(position)
+        return own | {name: {"absent": reason} for name in other}
 
-    def experts(self, n: int) -> dict[str, Any]:
-        if n < self.shape["dense_layers"]:
-            names = "expert_output_norms expert_write_norms expert_write_cosines shared_output_norm shared_write_cosine"
-            return dict.fromkeys(names.split(), DENSE)
-        none = {"absent": "no shared expert"}
-        shared = {"shared_output_norm": 1.5, "shared_write_cosine": 0.5} if self.shared else {"shared_output_norm": none, "shared_write_cosine": none}
-        chosen = range(self.shape["chosen"])
-        norms = {"expert_output_norms": base64_of([1 + e for e in chosen]), "expert_write_norms": base64_of([0.5 / (1 + e) for e in chosen])}
-        return {**norms, "expert_write_cosines": [0.5 - e for e in chosen], **shared}
+    def delta(self) -> dict[str, Any]:
+        norms = [self.norm() for _ in range(DELTA["heads"])]
+        found: dict[str, Any] = {"delta_state_sha256": self.digest(), "delta_state_norm": f32(math.hypot(*norms))}
+        found["delta_state_norms"] = base64_of(norms)
+        for gate in ("delta_beta", "delta_decay"):
+            heads = [f32(self.random.uniform(0, 1)) for _ in range(DELTA["heads"])]
+            found |= {f"{gate}s": base64_of(heads), f"{gate}_min": min(heads), f"{gate}_max": max(heads)}
+            found[f"{gate}_mean"] = sum(heads) / len(heads)
+        return found
+
+    def attention(self, position: int) -> dict[str, Any]:
+        """Softmax over the positions so far, of each head"""
+        heads = [[f32(p) for p in softmax([self.numbers.gauss(0, 2) for _ in range(position + 1)])[1]] for _ in range(self.shape["heads"])]
+        every = [{"head": h, "position": p, "weight": w} for h, row in enumerate(heads) for p, w in enumerate(row)]
+        every.sort(key=lambda each: (-each["weight"], each["head"], each["position"]))
+        by_head = [each for h in range(len(heads)) for each in [each for each in every if each["head"] == h][:3]]
+        entropies = [0.0 - math.fsum(w * math.log(w) for w in row) for row in heads]
+        total = 0.0
+        for entropy in entropies:
+            total += entropy
+        mean = {"attention_entropy": total / len(heads), "attention_entropies": entropies}
+        return {**mean, "attention_strongest": every[:8], "attention_strongest_by_head": by_head}
+
+    def experts(self, gates: Sequence[float]) -> tuple[Row, dict[str, Any]]:
+        """The MLP write, and what is recorded of its parts"""
+        outputs, gate = [self.row() for _ in gates], np.float32(0.5 if self.gated else 1.0)
+        writes = [np.float32(weight) * output for weight, output in zip(gates, outputs, strict=True)]
+        whole = self.row()
+        m = sum(writes, np.zeros(WIDTH, np.float32)) + (gate * whole if self.shared else np.float32(0))
+        shared: dict[str, Any] = {
+            "shared_output_norm": norm(whole), "shared_write_norm": norm(gate * whole), "shared_write_cosine": cosine(gate * whole, m),
+        }  # fmt: skip
+        shared = shared if self.shared else {name: {"absent": "no shared expert"} for name in shared}
+        shared["shared_gate"] = float(gate) if self.gated else {"absent": "no gate"}
+        norms = {"expert_output_norms": base64_of(list(map(norm, outputs))), "expert_write_norms": base64_of(list(map(norm, writes)))}
+        return m, {**norms, "expert_write_cosines": [cosine(row, m) for row in writes], **shared}
 
     def attribution(self, prefix: str, n: int) -> dict[str, Any]:
         value = lambda: self.random.gauss(0, 1)  # noqa: E731
@@ -175,7 +232,8 @@ class Maker:
         late = next((n for n in range(len(ranks)) if set(ranks[n:]) == {1}), None)
         return {
             "logits_sha256": self.digest(), "top": top, "top_logits": base64_of([row[v] for v in top]), "chosen_logit": row[y],
-            "log_sum_exp": lse, "mean_logit": mean, "mean_square_logit": square, "final_scale": 2.5,
+            "log_sum_exp": lse, "mean_logit": mean, "mean_square_logit": square,
+            "final_scale": math.sqrt(dot(self.x, self.x) / self.shape["hidden"] + 1e-6),
             "rank_low": 1 + sum(z > row[y] for z in row), "rank_high": sum(z >= row[y] for z in row),
             "logprob": row[y] - lse, "surprisal_nats": lse - row[y], "surprisal_bits": (lse - row[y]) / math.log(2), "entropy_nats": lse - mean,
             "varentropy": square - mean * mean, "top_margin": row[top[0]] - row[top[1]],
@@ -192,6 +250,9 @@ class Maker:
 
     def norm(self) -> float:
         return f32(self.random.uniform(0.5, 4))
+
+    def row(self) -> Row:
+        return np.array([self.numbers.gauss(0, 1) for _ in range(WIDTH)], np.float32)
 
     def digest(self) -> str:
         return sha256(self.random.randbytes(8)).hexdigest()
@@ -275,6 +336,7 @@ MAKERS = {
     "plain": Maker(),
     "no bias, no shared expert": Maker(biased=False, shared=False),
     "softmax": Maker(grouped(softmax=True)),
+    "delta layers, softmax, a gate for the shared expert": Maker(grouped(softmax=True), biased=False, gated=True, kinds=OF_DELTA_LAYERS),
     "all chosen": Maker(grouped(groups=4, kept_groups=1), biased=False),
     "groups by their best": Maker(grouped(normalise=False, groups=2, kept_groups=1, group_top2=False)),
     "groups by their two best": Maker(grouped(groups=4, kept_groups=3)),

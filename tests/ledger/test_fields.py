@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_ledger import KINDS, Maker, at, edited, grouped, small_ledger
+from small_ledger import DELTA, KINDS, MAKERS, Maker, at, edited, grouped, small_ledger
 from tools import field_table
 
 from formation.ledger import canonical, fields, formulas, lines
@@ -79,6 +79,15 @@ def test_every_level_holds_the_fields_of_the_one_before() -> None:
         assert full == tuple(field for field in fields.FIELDS if field.slot == slot)
 
 
+def test_a_field_of_a_layer_is_of_attention_of_a_delta_net_or_of_both() -> None:
+    absent = {field.name: set(field.absent) & {"delta layer", "attention layer"} for field in fields.fields_of("layer", "full")}
+    of_delta = {name for name, reasons in absent.items() if reasons == {"attention layer"}}
+    of_attention = {name for name, reasons in absent.items() if reasons == {"delta layer"}}
+    assert of_delta == {name for name in absent if name.startswith("delta_")}
+    assert {"cache_entry_sha256", "attention_entropy", "attention_entropies", "attention_strongest", "attention_strongest_by_head"} == of_attention
+    assert {"attention_write_sha256", "attention_relative", "dla_attention"} <= {name for name, reasons in absent.items() if not reasons}
+
+
 def test_a_dense_layer_can_have_all_but_the_fields_of_experts() -> None:
     left = set(fields.fields_of("layer", "full")) - set(fields.fields_of("layer", "full", moe=False))
     assert {"chosen", "gates", "gate_sum", "dla_experts", "shared_output_norm"} <= {field.name for field in left}
@@ -87,6 +96,7 @@ def test_a_dense_layer_can_have_all_but_the_fields_of_experts() -> None:
 
 def test_every_reason_of_the_table_is_either_demanded_or_free() -> None:
     demanded = {"dense layer", "not a step", "no experts", "no bias", "all chosen", "greedy", "forced"}
+    demanded |= {"delta layer", "attention layer", "no delta layer", "no gate"}
     assert demanded | lines.FREE == {reason for field in fields.FIELDS for reason in field.absent}
     assert not demanded & lines.FREE
 
@@ -108,8 +118,9 @@ def test_the_table_is_canonical_json_and_its_digest_follows_every_cell() -> None
         Maker(grouped(softmax=True)),
         Maker(grouped(groups=4, kept_groups=1), biased=False),
         Maker(grouped(normalise=False, groups=2, kept_groups=1, group_top2=False)),
+        MAKERS["delta layers, softmax, a gate for the shared expert"],
     ],
-    ids=["plain", "no bias, no shared expert", "softmax", "all chosen", "groups"],
+    ids=["plain", "no bias, no shared expert", "softmax", "all chosen", "groups", "delta layers"],
 )
 def test_honest_lines_pass(maker: Maker) -> None:
     made = [canonical.decode(canonical.encode(line), limits=canonical.LINE) for line in maker.lines()]
@@ -225,6 +236,32 @@ def test_a_prompt_position_has_no_head() -> None:
         check_line(broken, RUN)
 
 
+DELTA_LEDGER = MAKERS["delta layers, softmax, a gate for the shared expert"].lines()
+
+
+@pytest.mark.parametrize(
+    ("slot", "name", "value"),
+    [
+        ("layer 0", "delta_state_sha256", "ab" * 32),  # a layer with attention
+        ("layer 0", "attention_entropy", {"absent": "delta layer"}),
+        ("layer 0", "cache_entry_sha256", {"absent": "delta layer"}),
+        ("layer 1", "cache_entry_sha256", "ab" * 32),
+        ("layer 1", "attention_strongest", []),
+        ("layer 1", "attention_entropy", {"absent": "attention layer"}),
+        ("layer 1", "delta_state_sha256", {"absent": "attention layer"}),
+        ("layer 1", "delta_beta_min", {"absent": "delta layer"}),
+        ("layer 1", "delta_betas", base64.b64encode(bytes(8)).decode()),  # two of three heads
+        ("layer 1", "delta_state_norm", 0.1),
+        ("layer 1", "shared_gate", {"absent": "no gate"}),
+        ("layer 0", "shared_gate", 0.5),  # dense
+    ],
+)
+def test_values_of_another_kind_of_layer_are_named(slot: str, name: str, value: Any) -> None:
+    broken = edited(DELTA_LEDGER, 1, slot, name, lambda _: value)
+    with pytest.raises(LineRefusal, match=name):
+        check_line(at(broken, 1, slot), read_run(DELTA_LEDGER[0]))
+
+
 # ---- the first line
 
 
@@ -245,10 +282,29 @@ def test_a_prompt_position_has_no_head() -> None:
         ("router_biases", lambda v: v[:1], "router_biases"),
         ("router_biases", lambda v: v[::-1], "router biases"),
         ("router_biases", lambda v: {"absent": "no bias"}, "router_biases"),
+        ("layer_kinds", lambda v: v[:2], "layer_kinds"),
+        ("layer_kinds", lambda v: [*v[:2], "mamba"], "layer_kinds"),
+        ("layer_kinds", lambda v: [*v[:2], ["delta"]], "layer_kinds"),
+        ("layer_kinds", lambda v: [*v[:2], "delta"], "delta"),  # whose sizes are not there
+        ("delta", lambda v: DELTA, "delta absent"),
     ],
 )
 def test_a_run_line_that_no_model_has_is_refused(name: str, edit: Any, sentence: str) -> None:
     assert sentence in run_refusal(name, edit)
+
+
+@pytest.mark.parametrize("change", [{"heads": 0}, {"key_heads": 2}, {"taps": 0}, {"key": 1.5}, {"colour": 1}])
+def test_sizes_that_no_delta_layer_has_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(LineRefusal, match="delta"):
+        read_run(edited(DELTA_LEDGER, -1, "run", "delta", lambda v: v | change)[0])
+
+
+def test_a_ledger_of_another_field_table_is_refused_by_its_table_whatever_its_fields() -> None:
+    older = copy.deepcopy(LEDGER[0])
+    del older["measured"]["layer_kinds"]
+    older["measured"]["fields_sha256"] = "ab" * 32
+    with pytest.raises(LineRefusal, match=f"expected the field table {fields.digest()}, got 'abab"):
+        read_run(older)
 
 
 def test_a_model_without_experts_has_no_router() -> None:

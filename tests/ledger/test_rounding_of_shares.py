@@ -70,7 +70,7 @@ def recorded(seed: int, across: float) -> Recorded:
         u = x + a
         after = u + m
         layers.append((x, step.StepLayer(a, u, m, after, writes, shared)))
-        measured.append(norms(attention_write=a, mlp_write=m, residual=after, shared_output=shared))
+        measured.append(norms(attention_write=a, mlp_write=m, residual=after, shared_write=shared))
         measured[-1]["expert_write_norms"] = readout.norms(writes, threads=1).tolist()
         x = after
     aim = step.Target(w, weight, final_scale(x, 1e-6))
@@ -124,6 +124,6 @@ def test_the_tolerance_covers_the_largest_rounding_that_the_arithmetic_can_make(
     gamma = n * 2.0**-53 / (1 - n * 2.0**-53)
     for each in steps:
         layer, slope = each.layers[0], each.head["direction_norm_centred"] / each.head["final_scale"]
-        sizes = [layer["mlp_write_norm"], *layer["expert_write_norms"], layer["shared_output_norm"]]
+        sizes = [layer["mlp_write_norm"], *layer["expert_write_norms"], layer["shared_write_norm"]]
         found = rules.share_roundings(each.head, "_centred", sizes, Place(RUN, 0, "generated", "layer 0", 0))
         assert found > (1 + 2.0**-15) * gamma * slope * sum(sizes)  # norms are binary32

@@ -7,7 +7,7 @@ from tools.synthetic_checkpoint import k25_config
 
 from formation.errors import UnsupportedError
 from formation.model.catalog import read_model
-from small_models import flat_config, fp8_config, qwen_config, small_config
+from small_models import flat_config, fp8_config, qwen3_config, qwen_config, small_config
 
 REFUSED = [
     ("an architecture nobody wrote", {"model_type": "llama"}, "model_type"),
@@ -18,6 +18,7 @@ REFUSED = [
     ("a sliding window", {"sliding_window": 128}, "sliding_window"),
     ("experts in every other layer only", {"moe_layer_freq": 2}, "moe_layer_freq"),
     ("rotation by halves", {"rope_interleave": False}, "rope_interleave"),
+    ("an odd width of rotation", {"qk_rope_head_dim": 7}, "an even number of dimensions to rotate, got 7"),
     ("another routing method", {"topk_method": "hash"}, "topk_method"),
     ("another scoring", {"scoring_func": "relu"}, "scoring_func"),
     ("groups that do not divide the experts", {"n_group": 5, "topk_group": 2}, "groups"),
@@ -48,7 +49,7 @@ def test_a_config_that_is_not_understood_is_refused_by_name(changes: dict, named
 
 REFUSED_OF_QWEN = [
     ("an unknown key", {"linear_gate_bias": True}, "linear_gate_bias"),
-    ("layers without experts", {"mlp_only_layers": [0]}, "mlp_only_layers"),
+    ("layers without experts after others", {"mlp_only_layers": [1]}, "mlp_only_layers"),
     ("experts in every other layer only", {"decoder_sparse_step": 2}, "decoder_sparse_step"),
     ("another activation", {"hidden_act": "gelu"}, "hidden_act"),
     ("biases in attention", {"attention_bias": True}, "attention_bias"),
@@ -61,6 +62,7 @@ REFUSED_OF_QWEN = [
     ("more experts chosen than there are", {"num_experts_per_tok": 25}, "chosen"),
     ("a rotation of nothing", {"partial_rotary_factor": 0.0}, "partial_rotary_factor"),
     ("a rotation of an odd width", {"partial_rotary_factor": 0.16}, "partial_rotary_factor"),
+    ("two rotations", {"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.25}}, "rope_theta"),
     ("two shares of the rotation", {"rope_parameters": {"rope_theta": 1e7, "partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
     ("a kind of position scaling nobody wrote", {"rope_scaling": {"type": "longrope", "factor": 2.0}}, "type"),
 ]
@@ -70,6 +72,44 @@ REFUSED_OF_QWEN = [
 def test_a_config_of_qwen3_next_that_is_not_understood_is_refused_by_name(changes: dict, named: str) -> None:
     with pytest.raises(UnsupportedError, match=named):
         read_model(qwen_config() | changes)
+
+
+REFUSED_OF_QWEN3 = [
+    ("an unknown key", {"router_bias": True}, "router_bias"),
+    ("layers without experts after others", {"mlp_only_layers": [0, 2]}, "key 'mlp_only_layers': expected layers without experts before"),
+    ("a layer that is none", {"mlp_only_layers": [4]}, "mlp_only_layers"),
+    ("a layer that is a name", {"mlp_only_layers": ["0"]}, "mlp_only_layers"),
+    ("layers that are no list", {"mlp_only_layers": 1}, "mlp_only_layers"),
+    ("experts in every other layer", {"decoder_sparse_step": 2}, "key 'decoder_sparse_step': expected layers without experts before"),
+    ("no step at all", {"decoder_sparse_step": 0}, "decoder_sparse_step"),
+    ("biases in attention", {"attention_bias": True}, "attention_bias"),
+    ("a sliding window", {"use_sliding_window": True, "sliding_window": 4096}, "sliding_window"),
+    ("keys that do not divide the heads", {"num_key_value_heads": 3}, "num_key_value_heads"),
+    ("an odd width of heads", {"head_dim": 31}, "an even number of dimensions to rotate, got 31"),
+    ("more experts chosen than there are", {"num_experts_per_tok": 25}, "chosen"),
+    ("two numbers of experts", {"num_local_experts": 12}, "num_experts"),
+    ("two rotations", {"rope_parameters": {"rope_theta": 1e4, "rope_type": "default"}}, "rope_theta"),
+    ("two scalings", {"rope_scaling": {"type": "default"}, "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}, "rope_scaling"),
+    ("a rotation of a part", {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "partial_rotary_factor": 0.5}}, "partial"),
+    ("no width of layers without experts", {"mlp_only_layers": [0], "intermediate_size": None}, "intermediate_size"),
+]
+
+
+@pytest.mark.parametrize(("changes", "named"), [r[1:] for r in REFUSED_OF_QWEN3], ids=[r[0] for r in REFUSED_OF_QWEN3])
+def test_a_config_of_qwen3_that_is_not_understood_is_refused_by_name(changes: dict, named: str) -> None:
+    with pytest.raises(UnsupportedError, match=named):
+        read_model(qwen3_config() | changes)
+
+
+def test_a_window_that_is_not_used_changes_nothing() -> None:
+    assert read_model(qwen3_config(sliding_window=4096, max_window_layers=2)) == read_model(qwen3_config())
+
+
+def test_the_first_layers_may_be_without_experts() -> None:
+    for listed in ([0], [0, 1], [2, 0, 1], [0, 1, 2, 3]):
+        assert len(listed) == read_model(qwen3_config(mlp_only_layers=listed)).shape.dense_layers
+    assert 3 == read_model(qwen3_config(decoder_sparse_step=4)).shape.dense_layers
+    assert 1 == read_model(qwen_config(mlp_only_layers=[0])).shape.dense_layers
 
 
 def test_newer_configs_of_qwen3_next_mean_the_same() -> None:

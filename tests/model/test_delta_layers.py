@@ -13,14 +13,12 @@ import pytest
 from tools.synthetic_checkpoint import qwen3_next_config
 
 import formation
-from formation.errors import UnsupportedError
 from formation.kernels import delta
 from formation.model.architecture import parts_of
 from formation.model.attention import KeyCache
 from formation.model.catalog import read_model
 from formation.model.deltanet import DeltaState
-from formation.model.taps import Blind
-from formation.recording import record
+from formation.model.taps import Blind, Site, Tap
 from formation.weights.stream import Unit, WeightStream
 from small_models import qwen_config, small_checkpoint
 
@@ -112,10 +110,38 @@ def test_kinds_of_layers_are_the_published_ones() -> None:
     assert [layer for layer in range(48) if model.kind(layer) == "attention"] == list(range(3, 48, 4))
 
 
-def test_recording_is_refused_before_anything_is_written(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedError, match="recording: expected a model with attention in every layer, got a delta layer at 0"):
-        record(folder, ids=[1, 2, 3], tokens=1, out=tmp_path / "run.ofb", memory="16MiB")
-    assert not (tmp_path / "run.ofb").exists()
+class States:
+    """Keeps the states that it is shown, by position; wants none with `wanted` False"""
+
+    def __init__(self, wanted: bool = True) -> None:
+        self.wanted = wanted
+        self.shown: dict[tuple[Tap, int], np.ndarray] = {}
+
+    def wants(self, tap: Tap) -> bool:
+        return self.wanted and tap is Tap.DELTA_STATE
+
+    def __call__(self, site: Site, positions: np.ndarray, values: np.ndarray) -> None:
+        if site.tap in (Tap.DELTA_STATE, Tap.DELTA_TAIL):
+            self.shown[site.tap, int(positions[0])] = values[0].copy()
+
+
+def test_a_state_that_is_looked_at_after_each_position_is_the_one_that_rows_in_one_go_leave(folder: Path) -> None:
+    x, looked, blind = rows(), States(), States(wanted=False)
+    with layer_of(folder, DELTA) as (model, tensors, experts):
+        whole, followed = model.new_cache(DELTA, ROWS), {}
+        after = [
+            model.layer(DELTA, x, np.arange(ROWS), model.new_cache(DELTA, ROWS), tensors, experts, probe, threads=2, chunk=5).tobytes()
+            for probe in (looked, blind)
+        ]  # fmt: skip
+        for position in range(ROWS):
+            cache = model.new_cache(DELTA, ROWS)
+            model.remember(DELTA, x[: position + 1], np.arange(position + 1), cache, tensors, threads=1, chunk=ROWS)
+            assert cache.matrices().tobytes() == looked.shown[Tap.DELTA_STATE, position].tobytes()
+            assert cache.tail.tobytes() == looked.shown[Tap.DELTA_TAIL, position].tobytes()
+        whole.follow = lambda position, matrices, tail: followed.update({position: (matrices.tobytes(), tail.tobytes())})
+        model.remember(DELTA, x, np.arange(ROWS), whole, tensors, threads=2, chunk=4)
+    assert after[0] == after[1] and {} == blind.shown
+    assert {p: tuple(looked.shown[tap, p].tobytes() for tap in (Tap.DELTA_STATE, Tap.DELTA_TAIL)) for p in range(ROWS)} == followed
 
 
 def test_softmax_weights_are_shown_where_there_is_attention(folder: Path) -> None:

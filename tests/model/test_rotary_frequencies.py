@@ -18,7 +18,7 @@ def rope(width: int = 64, **keys: object):
 
 @pytest.mark.parametrize("theta", [10000.0, 50000.0, 1e7])
 def test_plain_frequencies_are_within_half_an_ulp_of_the_exact_power(theta: float) -> None:
-    found = rope(16, rope_theta=theta).inverse_frequencies()
+    found = rope(16, rope_theta=theta).inverse_frequencies
     for i, value in enumerate(found):
         # value = theta^(-2i/16) exactly means value^8 = theta^-i: compare with the neighbours half an ulp away
         low, high = (Fraction(float(np.nextafter(value, np.float32(d)))) for d in (0, 2))
@@ -28,7 +28,7 @@ def test_plain_frequencies_are_within_half_an_ulp_of_the_exact_power(theta: floa
 
 def test_the_first_pair_of_yarn_turns_as_before_and_the_last_one_factor_times_slower() -> None:
     plain, yarn = rope(rope_theta=50000.0), rope(rope_theta=50000.0, rope_scaling=YARN_OF_K25)
-    fast, slow = plain.inverse_frequencies(), yarn.inverse_frequencies()
+    fast, slow = plain.inverse_frequencies, yarn.inverse_frequencies
     assert slow[0] == fast[0]
     assert slow[-1] == fast[-1] / 64
     assert np.all(np.diff(slow) < 0)

@@ -106,7 +106,7 @@ def test_every_page_cites_root_and_run(tmp_path: Path, kind: Kind) -> None:
 
 
 def test_a_model_of_many_layers_fits_on_six_pages(tmp_path: Path) -> None:
-    shape = {"layers": 61, "dense_layers": 1, "hidden": 8, "heads": 2, "experts": 32, "chosen": 4, "vocabulary": 40}
+    shape = {"layers": 61, "dense_layers": 1, "hidden": 16, "heads": 2, "experts": 32, "chosen": 4, "vocabulary": 40}
     router = replace(whole_bundles.ROUTER, experts=32, chosen=4)
     folder = make(tmp_path / "run.ofb", Kind(rows="none", tokens=3), shape=shape, router=router)
     assert 2 <= len(pages(make_note(folder))) <= 6

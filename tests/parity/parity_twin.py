@@ -16,7 +16,7 @@ import torch
 from compressed_tensors.compressors.pack_quantized import PackedQuantizationCompressor
 from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
 from safetensors.torch import load_file
-from transformers import DeepseekV3Config, DeepseekV3ForCausalLM, logging
+from transformers import AutoConfig, AutoModelForCausalLM, DeepseekV3Config, DeepseekV3ForCausalLM, logging
 
 logging.set_verbosity_error()
 torch.set_num_threads(1)
@@ -24,6 +24,8 @@ torch.set_num_threads(1)
 SCHEME = QuantizationScheme(targets=["Linear"], weights=QuantizationArgs(num_bits=4, type="int", symmetric=True, group_size=32, strategy="group"))
 # Keys of published configs that the library's class neither has nor needs.
 FOREIGN = ("model_type", "quantization_config", "scoring_func", "topk_method")
+# What the measure asks of a router that has no groups, in the words of DeepSeek's configs.
+ROUTER = {"scoring_func": "softmax", "topk_method": "greedy", "n_group": 1, "topk_group": 1}
 State = dict[str, torch.Tensor]
 
 
@@ -85,6 +87,20 @@ def build(text: Mapping[str, Any], state: State, dtype: torch.dtype = torch.floa
         model = DeepseekV3ForCausalLM._from_config(config, attn_implementation="eager", experts_implementation="eager", dtype=dtype)
     for gate in gates(model).values():
         gate.e_score_correction_bias = gate.e_score_correction_bias.float()
+    model.load_state_dict(state, strict=True)
+    return model.eval()
+
+
+def build_qwen(text: Mapping[str, Any], weights: State) -> Any:
+    """The library's model of this `model_type` with these weights: experts of a layer in one tensor, the head also when tied."""
+    state = {name: tensor for name, tensor in weights.items() if ".experts." not in name}
+    for layer in range(text["num_hidden_layers"]):
+        if f"model.layers.{layer}.mlp.gate.weight" in weights:
+            state |= stacked_experts(weights, f"model.layers.{layer}.mlp", text["num_experts"])
+    if text["tie_word_embeddings"]:
+        state["lm_head.weight"] = state["model.embed_tokens.weight"]
+    config = AutoConfig.for_model(text["model_type"], **{name: value for name, value in text.items() if name not in {*FOREIGN, *ROUTER}})
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager", experts_implementation="eager", dtype=torch.float32)
     model.load_state_dict(state, strict=True)
     return model.eval()
 

@@ -8,9 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 from parity_cases import Case, one_of
-
-# What the measure asks of a router, in the words of DeepSeek's configs.
-ROUTER = {"scoring_func": "softmax", "topk_method": "greedy", "n_group": 1, "topk_group": 1}
+from parity_twin import ROUTER
 
 
 @dataclass(frozen=True)
@@ -33,6 +31,7 @@ class QwenCase(Case):
             "model_type": str(config["model_type"]),
             "plain dtype": self.plain,
             "layers": "both" if len(set(kinds)) > 1 else kinds[0],
+            "dense layers": f"{len(config['mlp_only_layers'])}, step 1",
             "value heads per key head": str(config["linear_num_value_heads"] // config["linear_num_key_heads"]),
             "heads per key": str(config["num_attention_heads"] // config["num_key_value_heads"]),
             "taps": str(config["linear_conv_kernel_dim"]),
@@ -85,7 +84,8 @@ def qwen_cases(draw: st.DrawFn, **fixed: Any) -> QwenCase:
         "tie_word_embeddings": draw(st.booleans()), "moe_intermediate_size": one_of(draw, (32, 37, 20)),
         "shared_expert_intermediate_size": one_of(draw, (32, 20)), "num_experts": experts,
         "num_experts_per_tok": one_of(draw, range(min(10, experts), 0, -1)), "norm_topk_prob": one_of(draw, (True, False)),
-        "intermediate_size": 40, "decoder_sparse_step": 1, "mlp_only_layers": [], **mixing(draw), **heads(draw), **rotary(draw),
+        "intermediate_size": 40, "decoder_sparse_step": 1, **mixing(draw), **heads(draw), **rotary(draw),
     }  # fmt: skip
+    keys["mlp_only_layers"] = one_of(draw, ([], [], [0]))
     plain = one_of(draw, ("BF16", "F32", "F16"))
     return QwenCase(keys | fixed, plain, one_of(draw, (33, 70, 17, 7, 2, 1)), draw(st.integers(0, 1 << 16)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -17,9 +17,8 @@ import parity_twin as twin
 import torch
 from parity_checkpoints import add_tensors
 from parity_measure import Record, Tally, examine, ids_of, logits_of, measure, written
-from qwen3_next_cases import ROUTER, QwenCase, qwen_cases
+from qwen3_next_cases import QwenCase, qwen_cases
 from tools.synthetic_checkpoint import FP8
-from transformers import Qwen3NextConfig, Qwen3NextForCausalLM
 
 from formation.kernels import delta, ops
 from formation.model import deltanet
@@ -37,42 +36,29 @@ SMALL = {
 }  # fmt: skip
 
 
-def library(text: Mapping[str, Any], weights: twin.State) -> Qwen3NextForCausalLM:
-    """The library's model with these weights: experts of a layer in one tensor, the head also when tied."""
-    state = {name: tensor for name, tensor in weights.items() if ".experts." not in name}
-    for layer in range(text["num_hidden_layers"]):
-        state |= twin.stacked_experts(weights, f"model.layers.{layer}.mlp", text["num_experts"])
-    if text["tie_word_embeddings"]:
-        state["lm_head.weight"] = state["model.embed_tokens.weight"]
-    config = Qwen3NextConfig(**{name: value for name, value in text.items() if name not in {*ROUTER, "model_type", "quantization_config"}})
-    model = Qwen3NextForCausalLM._from_config(config, attn_implementation="eager", experts_implementation="eager", dtype=torch.float32)
-    model.load_state_dict(state, strict=True)
-    return model.eval()
-
-
 def test_any_configuration(record_property: Record) -> None:
-    examine(qwen_cases(), 14, record_property, start=81, make_twin=library)
+    examine(qwen_cases(), 14, record_property, start=81, make_twin=twin.build_qwen)
 
 
 def test_delta_layers_alone(record_property: Record) -> None:
     fixed = {"num_hidden_layers": 3, "layer_types": ["linear_attention"] * 3, "full_attention_interval": 4}
-    examine(qwen_cases(**fixed), 3, record_property, start=82, make_twin=library)
+    examine(qwen_cases(**fixed), 3, record_property, start=82, make_twin=twin.build_qwen)
 
 
 def test_attention_layers_alone(record_property: Record) -> None:
     fixed = {"num_hidden_layers": 2, "layer_types": ["full_attention"] * 2, "full_attention_interval": 1}
-    examine(qwen_cases(**fixed), 3, record_property, start=83, make_twin=library)
+    examine(qwen_cases(**fixed), 3, record_property, start=83, make_twin=twin.build_qwen)
 
 
 def test_hundreds_of_positions(record_property: Record) -> None:
     tally = Tally()
-    measure(QwenCase(SMALL, "BF16", 400, 5), tally, library)
+    measure(QwenCase(SMALL, "BF16", 400, 5), tally, twin.build_qwen)
     tally.finish(record_property)
 
 
 def test_fp8_blocks(record_property: Record) -> None:
     tally = Tally()
-    measure(QwenCase(SMALL | {"quantization_config": FP8}, "BF16", 40, 6), tally, library)
+    measure(QwenCase(SMALL | {"quantization_config": FP8}, "BF16", 40, 6), tally, twin.build_qwen)
     tally.finish(record_property)
 
 
@@ -89,7 +75,7 @@ def test_as_near_to_binary64_as_the_library_in_binary32() -> None:
     case = QwenCase(SMALL, "BF16", 200, 9)
     with written(case) as folder:
         weights, ours = twin.read_weights(folder), logits_of(folder, ids_of(case))
-    model = library(case.text, weights)
+    model = twin.build_qwen(case.text, weights)
     single = twin.run(model, ids_of(case))
     double = twin.run(model.double(), ids_of(case))
     assert all((single.chosen[layer] == double.chosen[layer]).all() for layer in single.chosen)
@@ -131,7 +117,7 @@ def sigmoid_route(route: Any, self: Any, *arguments: Any) -> Any:
 @pytest.mark.parametrize("name", SLIPS)
 def test_a_slip_breaks_parity(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     case = QwenCase(SMALL, "BF16", 24, 2)
-    measure(case, Tally(), library)
+    measure(case, Tally(), twin.build_qwen)
     SLIPS[name](monkeypatch)
     with pytest.raises(AssertionError):
-        measure(case, Tally(), library)
+        measure(case, Tally(), twin.build_qwen)

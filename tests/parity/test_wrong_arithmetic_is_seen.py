@@ -17,7 +17,7 @@ from parity_cases import SMALL, Case, published
 from parity_measure import Tally, margins, measure
 
 from formation.kernels import ops
-from formation.model import attention
+from formation.model import latent_attention
 from formation.model.rope import Rope
 
 CASE = Case(
@@ -45,7 +45,7 @@ def turned_backwards(patch: pytest.MonkeyPatch) -> None:
 
 
 SLIPS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
-    "inner norms with rms_norm_eps": lambda patch: patch.setattr(attention, "INNER_NORM_EPS", 1e-2),
+    "inner norms with rms_norm_eps": lambda patch: patch.setattr(latent_attention, "INNER_NORM_EPS", 1e-2),
     "softmax scale without YaRN": lambda patch: patch.setattr(Rope, "score_factor", property(lambda self: 1.0)),
     "rotary tables without their factor": lambda patch: patch.setattr(Rope, "table_factor", property(lambda self: 1.0)),
     "rotation backwards": turned_backwards,

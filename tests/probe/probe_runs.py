@@ -17,6 +17,7 @@ from formation.probe.encode import Observation
 from formation.probe.head import ModelHead
 from formation.probe.pending import Token
 from formation.probe.recorder import Recorder
+from formation.probe.run_line import run_values
 from formation.probe.sidecars import Sidecars
 from formation.run.sample import Choice
 
@@ -57,7 +58,10 @@ def prepare(
     engine._prepare(len(IDS), len(IDS))
     shape, router = engine.model.shape, engine.model.moe.router
     sidecars = Sidecars(*rows, shape, positions=first or None) if rows else None
-    recorder = Recorder(shape, router, engine.router_biases(), steps, sidecars=sidecars, first=first, threads=2, later=later, **levels)
+    kinds = [engine.model.kind(layer) for layer in range(shape.layers)]
+    recorder = Recorder(
+        shape, router, engine.router_biases(), steps, sidecars=sidecars, first=first, threads=2, later=later, kinds=kinds, **levels
+    )  # fmt: skip
     engine.probe, engine.idle = wrap(recorder), recorder.idle
     return recorder
 
@@ -106,11 +110,13 @@ def record_pass(folder: Path, prompt: int, *, wrap: Wrap = plain, rows: tuple[Pa
 def expectations(recorded: Recorded) -> lines.Run:
     """What the ledger's first line would say of this run"""
     shape, router, recorder = recorded.model.shape, recorded.model.moe.router, recorded.recorder
-    heads = recorded.model.attention.heads
+    heads = recorded.model.heads
     sizes = lines.Shape(shape.layers, shape.dense_layers, shape.hidden, heads, shape.experts, shape.chosen, shape.vocabulary)
     rules = lines.Router(router.groups, router.kept_groups, router.softmax, router.group_top2, router.normalise, router.scale,
-                         recorded.model.moe.biased)  # fmt: skip
-    return lines.Run("0" * 64, recorder.prompt_level, recorder.level, sizes, rules, {})
+                         recorded.model.moe.biased, recorded.model.moe.shared_gated)  # fmt: skip
+    said = run_values(recorded.model, recorder.prompt_level, recorder.level, {})
+    delta = None if "absent" in said["delta"] else lines.Delta(**said["delta"])
+    return lines.Run("0" * 64, recorder.prompt_level, recorder.level, sizes, rules, {}, tuple(said["layer_kinds"]), delta)
 
 
 class Keeper:

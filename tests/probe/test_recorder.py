@@ -23,7 +23,7 @@ from formation.probe import readout
 from formation.probe.encode import Observation
 from formation.probe.layer import LayerRows
 from formation.probe.pending import Token
-from small_models import flat_config, small_checkpoint, small_config
+from small_models import flat_config, qwen3_config, qwen_config, small_checkpoint, small_config
 
 PROMPT = 12
 LEVELS = [("minimal", "minimal"), ("standard", "minimal"), ("full", "full")]
@@ -130,7 +130,10 @@ CONFIGS = {
     "no shared expert": flat_config(n_shared_experts=0),
     "all experts chosen, tied": flat_config(n_routed_experts=4, num_experts_per_tok=4, tie_word_embeddings=True),
     "no dense layer": flat_config(first_k_dense_replace=0),
+    "attention beside delta nets, a gate for the shared expert": qwen_config(),
+    "grouped attention, no shared expert, one dense layer": qwen3_config(mlp_only_layers=[0]),
 }
+OF_DELTA = {field.name for field in fields.fields_of("layer", "full") if "attention layer" in field.absent}
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -139,11 +142,24 @@ def test_models_of_other_shapes_give_lines_of_the_table(tmp_path: Path, name: st
     check_against_table(recorded)
     values = recorded.at(len(IDS) - 2, "layer 3")
     lacks = {field for field, value in values.items() if isinstance(value, dict)}
+    shared = {"shared_output_norm", "shared_write_norm", "shared_write_cosine", "dla_shared", "dla_centred_shared", "dla_runner_up_shared"}
     wanted = {
-        "no bias, softmax": {"chosen_biases", "runner_up_biases"},
-        "no shared expert": {"shared_output_norm", "shared_write_cosine", "dla_shared", "dla_centred_shared", "dla_runner_up_shared"},
+        "no bias, softmax": {"chosen_biases", "runner_up_biases", "shared_gate"},
+        "no shared expert": {*shared, "shared_gate"},
+        "attention beside delta nets, a gate for the shared expert": {"chosen_biases", "runner_up_biases"},
+        "grouped attention, no shared expert, one dense layer": {*shared, "shared_gate", "chosen_biases", "runner_up_biases"},
     }
-    assert wanted.get(name, set()) == lacks
+    assert OF_DELTA | wanted.get(name, {"shared_gate"}) == lacks
+
+
+def test_a_delta_layer_says_why_it_has_no_attention(tmp_path: Path) -> None:
+    recorded = record_steps(small_checkpoint(tmp_path / "model", qwen_config()), PROMPT, level="full", prompt_level="standard")
+    of_attention = {field.name for field in fields.fields_of("layer", "full") if "delta layer" in field.absent}
+    for position, level in ((0, "standard"), (PROMPT, "full")):
+        wanted = {field.name for field in fields.fields_of("layer", level)}
+        values = recorded.at(position, "layer 1")
+        assert of_attention & wanted == {name for name, value in values.items() if value == {"absent": "delta layer"}}
+        assert OF_DELTA & wanted <= {name for name, value in values.items() if not isinstance(value, dict)}
 
 
 def test_a_dense_layer_says_why_it_has_no_experts(record: Record) -> None:

@@ -74,7 +74,7 @@ def test_every_layer_is_read_once_for_a_prompt(k25_folder: Path) -> None:
 
 
 def test_accounts_add_up_to_what_the_disk_gave(k25_folder: Path) -> None:
-    with engine(k25_folder) as e:
+    with engine(k25_folder, guess=False) as e:
         steps = list(e.generate([3, 4, 5], 6))
         assert e._executor is not None
         assert sum(s.reads.disk_bytes for s in steps) == e._executor.stream.bytes_read

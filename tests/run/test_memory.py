@@ -35,7 +35,7 @@ def resident_bytes(line):
     return 1024 * int(re.search(line + r":\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 
 folder, budget, prompt, tokens = sys.argv[1], *map(int, sys.argv[2:])
-engine = formation.Engine(formation.open(folder), memory=budget, threads=2)
+engine = formation.Engine(formation.open(folder), memory=budget, threads=2, guess=False)
 ops.isa()
 idle = resident_bytes("VmRSS")
 plan = engine.plan(prompt + tokens - 1)

@@ -19,7 +19,7 @@ from formation.model.catalog import read_model
 from formation.model.taps import Site, Tap
 from formation.run.observe import NAMES, OF_A_LAYER
 from formation.samples import folder
-from small_models import flat_config, small_checkpoint
+from small_models import flat_config, qwen_config, small_checkpoint
 
 IDS = [int(i) for i in np.random.default_rng(7).integers(0, 512, 9)]
 LAYERS, MOE = range(4), range(1, 4)
@@ -49,10 +49,12 @@ def collect(seen: dict[str, Seen], name: str) -> Callable[[I64, Any], None]:
 
 
 def every_name() -> list[str]:
+    """Of a model with attention in every layer, whose shared expert has no gate"""
     names = ["embedding", "final_norm", "logits"]
     for layer in LAYERS:
         routed = {"router_logits", "router_scores", "router_selection", "router", "chosen", "gates"}
-        names += [f"layer.{layer}.{name}" for name in OF_A_LAYER if layer in MOE or name not in routed]
+        held = [name for name in OF_A_LAYER if name != "shared_gate" and not name.startswith("delta_")]
+        names += [f"layer.{layer}.{name}" for name in held if layer in MOE or name not in routed]
         names += [f"layer.{layer}.expert.{e}" for e in (0, 3, "shared") if layer in MOE]
     return names
 
@@ -173,6 +175,41 @@ def test_a_model_without_experts_has_no_names_for_them(tmp_path: Path) -> None:
     folder = small_checkpoint(tmp_path / "model", flat_config(first_k_dense_replace=4))
     with engine(folder) as e, pytest.raises(UsageError, match=r"expected a layer with experts, got 'layer\.\*\.gates'"):
         e.logits(IDS, observe={"layer.*.gates": print})
+
+
+OF_A_MIXED_MODEL = {
+    "layer.0.attention_weights": "expected a layer from 3 to 3",
+    "layer.1.cache_entry": "expected a layer from 3 to 3",
+    "layer.3.delta_beta": "expected a layer from 0 to 2",
+    "layer.4.delta_state": "expected a layer from 0 to 2",
+}
+
+
+@pytest.mark.parametrize("name", OF_A_MIXED_MODEL)
+def test_names_of_another_kind_of_layer_are_refused(tmp_path: Path, name: str) -> None:
+    folder = small_checkpoint(tmp_path / "model", qwen_config())
+    with engine(folder) as e, pytest.raises(UsageError, match=OF_A_MIXED_MODEL[name]):
+        e.logits(IDS, observe={name: print})
+
+
+@pytest.mark.parametrize(("name", "lacks"), [("layer.*.delta_decay", "a delta net"), ("layer.0.shared_gate", "a gate of the shared expert")])
+def test_names_that_no_layer_of_the_model_has_are_refused(k25_folder: Path, name: str, lacks: str) -> None:
+    with engine(k25_folder) as e, pytest.raises(UsageError, match=f"expected a layer with {lacks}, got '{re.escape(name)}'"):
+        e.logits(IDS, observe={name: print})
+
+
+def test_gates_and_states_of_delta_layers_can_be_seen(tmp_path: Path) -> None:
+    folder = small_checkpoint(tmp_path / "model", qwen_config())
+    seen: dict[str, list[Any]] = {}
+    names = ("delta_beta", "delta_decay", "delta_state", "delta_tail", "shared_gate", "attention_weights")
+    observe = {f"layer.*.{name}": lambda positions, values, name=name: seen.setdefault(name, []).append(values) for name in names}
+    with engine(folder) as e:
+        blind, shown = e.logits(IDS), e.logits(IDS, observe=observe)
+    assert blind.tobytes() == shown.tobytes()
+    T = len(IDS)
+    shapes = {"delta_beta": (T, 4), "delta_decay": (T, 4), "delta_state": (T, 4, 24, 40), "delta_tail": (T, 3, 256)}
+    assert {name: [shape] * 3 for name, shape in shapes.items()} == {name: [v.shape for v in seen[name]] for name in shapes}
+    assert [(T,)] * 4 == [v.shape for v in seen["shared_gate"]] and [(T, 4, T)] == [v.shape for v in seen["attention_weights"]]
 
 
 def test_the_example_of_the_quickstart_runs() -> None:

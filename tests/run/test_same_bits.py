@@ -14,13 +14,14 @@ import pytest
 
 import formation
 from formation.kernels import ops
-from small_models import flat_config, fp8_config, qwen_config, small_checkpoint, small_config
+from small_models import flat_config, fp8_config, qwen3_config, qwen_config, small_checkpoint, small_config
 
 IDS = [int(i) for i in np.random.default_rng(7).integers(0, 512, 41)]
 MODELS = {
     "int4 as Kimi K2.5": small_config(),
     "fp8 as Kimi K2": fp8_config(),
     "gated delta and attention as Qwen3-Next": qwen_config(),
+    "grouped attention after a dense layer as Qwen3": qwen3_config(mlp_only_layers=[0], intermediate_size=160),
     "plain, groups, softmax, straight queries": flat_config(
         n_group=4, topk_group=2, scoring_func="softmax", topk_method="group_limited_greedy", q_lora_rank=None, norm_topk_prob=False
     ),

@@ -6,12 +6,12 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from formation.evidence.audited import LISTED
 from formation.ledger import canonical, lines
 from formation.ledger.formulas import ONE_LINE, recompute
 from formation.ledger.lines import Line, Place, layer_of, slot_fields, value_of
 from formation.probe.encode import Values, absent, reason_for
 
-KEPT = 1000  # differences that are listed; the others are counted
 SHOWN = 80  # characters of a value
 
 
@@ -55,7 +55,7 @@ class Findings:
     def add(self, difference: Difference) -> None:
         if difference not in self._kept:
             self.count += 1
-            if len(self._kept) < KEPT:
+            if len(self._kept) < LISTED:
                 self._kept[difference] = None
 
     def differences(self) -> tuple[Difference, ...]:

@@ -1,7 +1,7 @@
 """Cells computed again: one at a time from the rows of all positions up to theirs, or a whole layer at once.
 
-A cell (p, l) is what the layer l makes of row p at its start, attending to the keys of rows 0 to p, which follow from these rows. By the contract
-the bits are the same alone, in a batch, with a cache and without.
+A cell (p, l) is what the layer l makes of row p at its start, attending to the keys of rows 0 to p, or reading from the state that these rows leave:
+both follow from the rows. By the contract the bits are the same alone, in a batch, with a cache and without.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from formation.audit.weights import Weights
 from formation.errors import NonFiniteError
 from formation.kernels.tensor import F32, I64, Tensor
 from formation.ledger import canonical
-from formation.ledger.fields import DENSE, FIELDS, NO_BIAS, NO_SHARED, NOT_A_STEP
+from formation.ledger.fields import ATTENTION_LAYER, DELTA_LAYER, DENSE, FIELDS, NO_BIAS, NO_SHARED, NOT_A_STEP, UNGATED
 from formation.model.architecture import Key, Model
 from formation.model.linear import Modules
 from formation.probe import step
@@ -81,7 +81,8 @@ class Layers:
 
     def _run(self, layer: int, tensors: Mapping[str, Tensor], x: F32, first: int, cache: object) -> F32 | None:
         positions = span(first, first + len(x))
-        probe = LayerProbe(layer, positions, x, level=self._level, router=self._model.router, bias=self._bias(layer, tensors))
+        bias, kind = self._bias(layer, tensors), self._model.kind(layer)
+        probe = LayerProbe(layer, positions, x, level=self._level, router=self._model.router, bias=bias, kind=kind)
         try:
             after = self._model.layer(
                 layer, x, positions, cache, tensors, self._weights.experts, probe, threads=self._threads, chunk=self._chunk
@@ -129,14 +130,15 @@ class Layers:
 
     def _reasons(self, layer: int, position: int) -> set[str]:
         """Why values may be absent"""
-        own = {DENSE} if layer < self._model.shape.dense_layers else {NO_SHARED, NO_BIAS}
+        own = {DELTA_LAYER if self._model.kind(layer) == "delta" else ATTENTION_LAYER}
+        own |= {DENSE} if layer < self._model.shape.dense_layers else {NO_SHARED, UNGATED, NO_BIAS}
         return own if position in self._ledger.steps else own | {NOT_A_STEP}
 
 
 def attribution(x: F32, observed: Observed, aim: step.Target) -> Values:
     """Of a cell whose row at its start is x [D]"""
     cell = observed.cell
-    return step.layer_attribution(x, step.StepLayer(cell.a, cell.u, cell.m, cell.after, observed.writes, cell.shared), aim)
+    return step.layer_attribution(x, step.StepLayer(cell.a, cell.u, cell.m, cell.after, observed.writes, observed.shared), aim)
 
 
 def span(first: int, until: int) -> I64:

@@ -1,4 +1,4 @@
-"""Capture did not perturb the run: repeated without it, in fresh processes, it gives the same logits and the same cache entries.
+"""Capture did not perturb the run: repeated without it, in fresh processes, it gives the same logits, cache entries and states of delta layers.
 
     replay   one pass without capture, cache or steps over all ids: it reads the weights once, not once a token
     full     the run from its anchor four times, step by step: without capture, with it, without, with
@@ -9,8 +9,6 @@ Logits and cache entries exist without any tap, so a difference is localised to 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any
 
 from formation.errors import EnvironmentFault, ParityBroken
 from formation.ledger import canonical, departure, lines, reader
+from formation.run.child import ask
 from formation.run.generate import Engine
 from formation.run.order import Order
 
@@ -58,7 +57,7 @@ def in_full(out: Path, order: Order, place: Place, again: Callable[[], Path]) ->
 
 def in_fresh_process(module: str, asked: Mapping[str, Any]) -> Any:
     """What `python -m module` answers in JSON. Raises EnvironmentFault with the end of what it said if it fails."""
-    done = subprocess.run([sys.executable, "-m", module], input=json.dumps(asked), capture_output=True, text=True, check=False)
+    done = ask(module, asked)
     if done.returncode:
         said = done.stderr.strip().rpartition("\n")[2][-300:]
         raise EnvironmentFault(f"parity: expected {module} to end, got exit code {done.returncode}: {said}", hint="record --resume tries again")
@@ -89,7 +88,8 @@ def repetition_of(line: lines.Line, repeated: Mapping[str, Any], first: int) -> 
     """The field of the line that a repetition gives too, what it counts as, and the value there; an empty name if there is none"""
     layer, position = lines.layer_of(line["slot"]), line["position"]
     if layer >= 0:
-        return "cache_entry_sha256", "cache_entries_compared", item(item(repeated["cache"], layer), position)
+        keeps = "cache_entry_sha256" if isinstance(line["measured"]["cache_entry_sha256"], str) else "delta_state_sha256"
+        return keeps, "cache_entries_compared", item(item(repeated["cache"], layer), position)
     if line["slot"] == "lm_head":
         return "logits_sha256", "logits_compared", item(repeated["logits"], position - first)
     if line["slot"] == "token" and "ids" in repeated:

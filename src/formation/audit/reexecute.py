@@ -24,10 +24,11 @@ from formation.audit.execution import Execution
 from formation.audit.kept import KeptRows
 from formation.audit.prompt import check_prompt
 from formation.audit.recorded import Ledger, Rows, open_ledger
-from formation.audit.report import UNSEALED, AuditReport, Challenge
+from formation.audit.report import AuditReport, Challenge
 from formation.audit.seal import Seal, known_payloads, read_seal
 from formation.audit.weights import Weights
 from formation.errors import BudgetError, EnvironmentFault, EvidenceError, UsageError
+from formation.evidence.audited import CELLS, COLUMN, FULL, PROFILE, UNSEALED
 from formation.ledger import canonical
 from formation.ledger.fields import LEVELS
 from formation.ledger.files import read_whole
@@ -82,14 +83,14 @@ def make_challenge(ledger: Ledger, cells: int | None, column: int | None, full: 
             raise UsageError("audit: expected a seed where something is drawn, got one where nothing is")
         if column is not None and not 0 <= column < ledger.layers:
             raise UsageError(f"column: expected a layer from 0 to {ledger.layers - 1}, got {column}")
-        return Challenge("full", (), tuple(range(ledger.layers))) if full else Challenge("column", (), (column or 0,))
+        return Challenge(FULL, (), tuple(range(ledger.layers))) if full else Challenge(COLUMN, (), (column or 0,))
     seed = draws.system_seed() if seed_from is None else draws.named_seed(seed_from)
     population = ledger.positions * ledger.layers
     count = min(PROFILE_CELLS, population) if cells is None else cells
     drawn = draws.draw(seed, ledger.root, "cells", population, count)
     columns = draws.draw(seed, ledger.root, "column", ledger.layers, 1) if cells is None else ()
     places = tuple((n // ledger.layers, n % ledger.layers) for n in drawn)
-    return Challenge("profile" if cells is None else "cells", places, columns, seed.value, seed.source)
+    return Challenge(PROFILE if cells is None else CELLS, places, columns, seed.value, seed.source)
 
 
 @dataclass

@@ -8,10 +8,9 @@ from typing import Any
 
 from formation.audit.compare import Difference
 from formation.audit.odds import Point, cell_curve, column_curve
+from formation.evidence.audited import FULL, PROFILE
 from formation.version import __version__
 
-MODES = ("profile", "cells", "column", "full")
-HOLDS, BROKEN, UNSEALED = "holds", "does not hold", "none"  # of a bundle's seal
 HONESTY = (
     "an audit proves the computation, and only of what it executed again; it proves neither that the run was not picked from many, "
     "nor wall time, nor hardware, nor who signed"
@@ -85,18 +84,18 @@ class AuditReport:
     @property
     def cell_curve(self) -> tuple[Point, ...]:
         """For edits anywhere: the cells drawn alone. Everything that was executed, for a full audit"""
-        drawn = self.cells if self.challenge.mode == "full" else len(self.challenge.cells)
+        drawn = self.cells if self.challenge.mode == FULL else len(self.challenge.cells)
         return cell_curve(self.cells, drawn) if drawn else ()
 
     @property
     def column_curve(self) -> tuple[Point, ...]:
         """For edits of whole layers: the columns, where they were drawn. One that was chosen says nothing of the others"""
-        drawn = self.challenge.mode == "profile"
+        drawn = self.challenge.mode == PROFILE
         return column_curve(self.layers, len(self.challenge.columns)) if drawn else ()
 
     def executed(self) -> str:
         always = f"embedding of all {self.positions} positions; head, sampler and token of all {self.steps} tokens"
-        if self.challenge.mode == "full":
+        if self.challenge.mode == FULL:
             return f"all {self.cells} cells; {always}"
         columns = "".join(f"all {self.positions} cells of layer {layer}; " for layer in self.challenge.columns)
         cells = f"{len(self.challenge.cells)} cells drawn from {self.cells}; " if self.challenge.cells else ""

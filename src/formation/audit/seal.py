@@ -9,8 +9,9 @@ from typing import Any
 
 from formation.audit.compare import Difference, Findings
 from formation.audit.recorded import Ledger
-from formation.audit.report import BROKEN, HOLDS, AuditReport
+from formation.audit.report import AuditReport
 from formation.evidence import container, envelope, note, payloads
+from formation.evidence.audited import BROKEN, HOLDS
 from formation.evidence.keys import PrivateKey
 from formation.evidence.strict import Refused
 from formation.ledger.files import read_whole, write_document, write_whole

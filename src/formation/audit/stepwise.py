@@ -2,7 +2,7 @@
 
     python -m formation.audit.stepwise < {"checkpoint", "bundle", "memory", "threads"}   > {"ids": […], "logits": […], "cache": [[…]…]}
 
-No probe is installed: the caches are read when the last step has ended, as they lie.
+No probe is installed: the caches are read when the last step has ended, as they lie, and states of delta layers as they pass.
 """
 
 from __future__ import annotations
@@ -12,37 +12,26 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from formation.kernels import ops
 from formation.ledger.start import read_anchor
-from formation.run.generate import Engine
+from formation.run.child import asked_of_parent
 from formation.run.order import Order, order_of
-from formation.run.replay import digest
+from formation.run.replay import Keeping, digest
 from formation.weights.checkpoint import open_checkpoint
-
-
-class Keeping(Engine):
-    """Keeps hold of the caches of the run it is in."""
-
-    caches: list[Any]
-
-    def _new_caches(self, positions: int) -> list[Any]:
-        self.caches = super()._new_caches(positions)
-        return self.caches
 
 
 def stepwise(engine: Keeping, order: Order) -> dict[str, Any]:
     """{"ids": [token of each step], "logits": [digest of each step], "cache": [[digest per position] per layer]}"""
     ids, logits = [], []
-    for step in engine.generate(order.prompt_ids, order.tokens, order.sampler, stop=order.stop):
+    past = engine.followed_past(len(order.prompt_ids) + order.tokens - 1)
+    for step in engine.generate(order.prompt_ids, order.tokens, order.sampler, stop=order.stop, past=past):
         ids.append(step.id)
         logits.append(digest(step.logits))
     positions = len(order.prompt_ids) + len(ids) - 1  # the last token is never stepped
-    keys = [ops.cache_load(cache.values, 0, positions) for cache in engine.caches]
-    return {"ids": ids, "logits": logits, "cache": [[digest(row) for row in layer] for layer in keys]}
+    return {"ids": ids, "logits": logits, "cache": engine.kept(positions)}
 
 
 def main() -> int:
-    asked = json.load(sys.stdin)
+    asked = asked_of_parent()
     order = order_of(read_anchor(Path(asked["bundle"])))
     with Keeping(open_checkpoint(asked["checkpoint"]), memory=asked["memory"], threads=asked["threads"]) as engine:
         json.dump(stepwise(engine, order), sys.stdout)

@@ -27,12 +27,6 @@ from formation.ledger.anchor import Anchor
 
 Matrix = Mapping[str, list[str]]  # check -> attacks that get through without it
 
-# Checks that no attack can need, and why.
-IMPLIED = {
-    "head rounding": "formulas recomputes lm_head_rounding as the rounded difference of the same two numbers: one rounding of binary64 is within the "
-    "tolerance of head rounding, so what breaks the second breaks the first. It is there for its figure, the largest rounding of lm_head",
-}
-
 
 class Without(Quick):
     """The verifier less one check."""
@@ -154,5 +148,5 @@ def passes(found: Judgement, attack: Attack) -> bool:
 
 
 def unneeded(found: Matrix) -> list[str]:
-    """Checks that no attack needs and that are not said to be implied"""
-    return [name for name, attacks in found.items() if not attacks and name not in IMPLIED]
+    """Checks that no attack needs"""
+    return [name for name, attacks in found.items() if not attacks]

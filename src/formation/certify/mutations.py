@@ -101,7 +101,7 @@ def take(tally: Tally, one: Mutant, found: Judgement, scene: Scene) -> None:
         tally.checks[found.failed[0]] = tally.checks.get(found.failed[0], 0) + 1
         return
     untold = differing(scene, one.files) if one.signed and not found.trouble else []
-    if untold and set(untold) <= untold_names(scene, one.files):
+    if untold and set(untold) <= untold_names(one.files):
         for name in untold:
             tally.untold[name] = tally.untold.get(name, 0) + 1
         found_lines = enumerate(one.files[LEDGER].split(b"\n")[:-1])
@@ -292,28 +292,31 @@ def other_text(text: str, r: random.Random) -> str:
 # ---- rows
 
 
-def sidecars(f: Forgery) -> list[str]:
-    return [name for name in f.files if name.startswith(("rows/", "router/"))]
+def in_sidecar(change: Callable[[Forgery, random.Random, str], str]) -> Mutation:
+    """In a file of rows, if there is one"""
+
+    def mutate(f: Forgery, r: random.Random) -> str:
+        found = [name for name in f.files if name.startswith(("rows/", "router/"))]
+        return change(f, r, r.choice(found)) if found else edit_value(f, r)
+
+    return mutate
 
 
-def step_in_row(f: Forgery, r: random.Random) -> str:
+def parts_of(f: Forgery, name: str) -> tuple[bytes, bytes]:
+    """Header and rows"""
+    start = header_length(f.files[name][:8], name)
+    return f.files[name][:start], f.files[name][start:]
+
+
+def step_in_row(f: Forgery, r: random.Random, name: str) -> str:
     """One number by one binary32 step"""
-    found = sidecars(f)
-    if not found:
-        return edit_value(f, r)
-    name = r.choice(found)
-    data = f.files[name]
-    start = header_length(data[:8], name)
-    number = r.randrange((len(data) - start) // 4)
-    f.files[name] = data[:start] + ulp(data[start:], number)
+    header, rows = parts_of(f, name)
+    number = r.randrange(len(rows) // 4)
+    f.files[name] = header + ulp(rows, number)
     return f"number {number} of {name} by one step"
 
 
-def swap_rows(f: Forgery, r: random.Random) -> str:
-    found = sidecars(f)
-    if not found:
-        return edit_value(f, r)
-    name = r.choice(found)
+def swap_rows(f: Forgery, r: random.Random, name: str) -> str:
     folder = name.partition("/")[0]
     tensor, rows, _ = r.choice(f.layout(folder).tensors)
     positions = [position for position, slot in f.scene.slots if slot == "embed"]
@@ -324,14 +327,9 @@ def swap_rows(f: Forgery, r: random.Random) -> str:
     return f"rows {a} and {b} of {tensor} swapped"
 
 
-def edit_header(f: Forgery, r: random.Random) -> str:
-    found = sidecars(f)
-    if not found:
-        return edit_value(f, r)
-    name = r.choice(found)
-    data = f.files[name]
-    start = header_length(data[:8], name)
-    f.files[name] = r.choice((flipped, other_byte, cut, inserted))(data[:start], r) + data[start:]
+def edit_header(f: Forgery, r: random.Random, name: str) -> str:
+    header, rows = parts_of(f, name)
+    f.files[name] = r.choice((flipped, other_byte, cut, inserted))(header, r) + rows
     return f"header of {name}"
 
 
@@ -343,6 +341,6 @@ BYTES = tuple(
     )
 )  # fmt: skip
 LINES = (linewise("lines swapped", swap_lines), linewise("a line repeated", repeat_line), linewise("a line dropped", drop_line))
-ROWS = (step_in_row, swap_rows, edit_header)
+ROWS = tuple(map(in_sidecar, (step_in_row, swap_rows, edit_header)))
 BARE: tuple[Mutation, ...] = (*BYTES, *LINES, edit_value, edit_value, *ROWS, swap_files, drop_file, rename_file)
 SIGNED: tuple[Mutation, ...] = (*BYTES[:2], *LINES, *[edit_value] * 8, *ROWS, drop_file)

@@ -9,6 +9,7 @@ from typing import Any
 from formation.certify.attack import KEY, OTHER_BUNDLE, RECORDER, Group, NotApplicable
 from formation.certify.forgery import Forgery, Line
 from formation.ledger import canonical
+from formation.ledger.lines import RUNNERS_UP
 
 GROUP = Group("ledger")
 attack = GROUP.attack
@@ -73,11 +74,25 @@ def lines_in_another_order(f: Forgery) -> None:
 
 @attack(KEY, "census")
 def slots_renamed(f: Forgery) -> None:
-    """the values of two layers of one token change places"""
-    position = f.scene.steps[0]
-    if (position, f"layer {f.scene.run.shape.layers - 2}") not in f.scene.slots:
-        raise NotApplicable("the model has one layer")
-    a, b = (f.line(position, f"layer {n}") for n in (0, f.scene.run.shape.layers - 1))
+    """the values of two layers of one token change places: of a dense layer and one with experts, or of attention and a delta net"""
+    trade(f, alike=False)
+
+
+@attack(KEY, "rows")
+def slots_of_one_kind_renamed(f: Forgery) -> None:
+    """the values of two layers of one token that have the same fields change places"""
+    f.layout("rows")
+    trade(f, alike=True)
+
+
+def trade(f: Forgery, *, alike: bool) -> None:
+    """The last layer, and the first of those that are like it, or not"""
+    shape, position = f.scene.run.shape, f.scene.steps[0]
+    kinds = [(kind, layer < shape.dense_layers) for layer, kind in enumerate(f.scene.run.kinds)]
+    other = next((layer for layer, kind in enumerate(kinds[:-1]) if (kind == kinds[-1]) == alike), None)
+    if other is None:
+        raise NotApplicable("no layer is of the last one's kind" if alike else "all layers are of one kind, and have the same fields")
+    a, b = (f.line(position, f"layer {n}") for n in (other, shape.layers - 1))
     f.put({**a, "measured": b["measured"], "derived": b["derived"]}, {**b, "measured": a["measured"], "derived": a["derived"]})
     f.seal()
 
@@ -153,16 +168,25 @@ def impossible_shape(f: Forgery) -> None:
 @attack(RECORDER, "run")
 def a_billion_layers(f: Forgery) -> None:
     """a shape that costs everything of a reader who prepares for it"""
-    if not f.scene.run.router:
-        raise NotApplicable("the model has no experts")
     first(f, lambda m: m["shape"].update(layers=10**9))
 
 
 @attack(RECORDER, "run")
 def a_billion_experts(f: Forgery) -> None:
-    """the same of experts"""
-    if not f.scene.run.router:
-        raise NotApplicable("the model has no experts")
+    """the same of experts, of whose biases there are fewer"""
+    if not (f.scene.run.router and f.scene.run.router.biased):
+        raise NotApplicable("the router has no biases: nothing in the first line says how many experts there are")
+    first(f, lambda m: m["shape"].update(experts=10**9))
+
+
+@attack(RECORDER, "rows")
+def a_billion_experts_without_biases(f: Forgery) -> None:
+    """the same where no bias tells: a router's row of each is far shorter"""
+    if f.scene.run.router is None or f.scene.run.router.biased:
+        raise NotApplicable("the model has no router without biases")
+    if f.scene.run.runners_up < RUNNERS_UP:
+        raise NotApplicable("every line would have to list more runners-up: the census tells")
+    f.layout("router")
     first(f, lambda m: m["shape"].update(experts=10**9))
 
 

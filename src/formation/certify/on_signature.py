@@ -385,5 +385,3 @@ def attestation_of_another_bundle(f: Forgery) -> None:
 def swapped_files(f: Forgery) -> None:
     """host.json and parity.json change places"""
     f.files["host.json"], f.files["parity.json"] = f.files["parity.json"], f.files["host.json"]
-
-

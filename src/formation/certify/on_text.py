@@ -20,7 +20,7 @@ DOCUMENTS = {
     "host.json": "declarations", "io.jsonl": "declarations", "ledger.jsonl": "lines",
 }  # fmt: skip
 LINES = ("io.jsonl", "ledger.jsonl")
-NUMBER = re.compile(rb'(?<=:)-?[0-9][0-9.e+-]*(?=[,}])')
+NUMBER = re.compile(rb"(?<=:)-?[0-9][0-9.e+-]*(?=[,}])")
 NAME = re.compile(rb'"([a-z_0-9A-Z]+)":')
 TEXT = re.compile(rb'(?<=:")[^"]+(?=")')
 

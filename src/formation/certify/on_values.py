@@ -10,7 +10,7 @@ from hashlib import sha256
 from typing import Any
 
 from formation.certify.attack import KEY, RECORDER, Group, NotApplicable
-from formation.certify.forgery import Forgery, Line, f32_text, f32s, tag_of, ulp, value_in
+from formation.certify.forgery import Forgery, Line, f32s, tag_of, ulp, value_in
 from formation.exact32 import f32
 from formation.ledger.fields import Field
 from formation.ledger.formulas import DERIVED
@@ -217,95 +217,6 @@ def one_id_embedded_twice(f: Forgery) -> None:
     f.change(again, "embed", residual_sha256="ab" * 32)
     f.drop_rows()
     f.seal()
-
-
-# ---- routing
-
-
-def unrowed(f: Forgery, slot: str, **values: Any) -> None:
-    """Values of the first step's layer, in a bundle without rows"""
-    step = f.step(f.scene.steps[0])
-    for name, value in values.items():
-        step[slot][tag_of(step[slot], name)][name] = value
-    f.derive(step)
-    f.drop_rows()
-    f.seal()
-
-
-def routing(f: Forgery) -> tuple[str, Line]:
-    slot = experts_layer(f)
-    return slot, f.line(f.scene.steps[0], slot)
-
-
-ROWS_OF_EXPERTS = ("logits", "scores", "selection")
-
-
-@attack(RECORDER, "choice")
-def runner_up_listed_twice(f: Forgery) -> None:
-    """an expert is listed twice among the runners-up, so that another need not be shown"""
-    slot, line = routing(f)
-    refused = value_in(line, "runners_up")
-    if len(refused) < 2:
-        raise NotApplicable("there are fewer than two runners-up")
-    names = [f"runner_up_{name}" for name in (*ROWS_OF_EXPERTS, *(("biases",) if router(f).biased else ()))]
-    rows = {name: f32s(value_in(line, name)) for name in names}
-    unrowed(f, slot, runners_up=[refused[0], refused[0], *refused[2:]], **{n: f32_text([r[0], r[0], *r[2:]]) for n, r in rows.items()})
-
-
-@attack(RECORDER, "choice")
-def wrong_expert(f: Forgery) -> None:
-    """an expert that was refused stands among the chosen, with its own scores; gates follow"""
-    slot, line = routing(f)
-    chosen, refused = list(value_in(line, "chosen")), list(value_in(line, "runners_up"))
-    if not refused:
-        raise NotApplicable("all experts are chosen")
-    chosen[0], refused[0] = refused[0], chosen[0]
-    order = sorted(range(len(chosen)), key=chosen.__getitem__)
-    values: dict[str, Any] = {"chosen": sorted(chosen), "runners_up": refused}
-    for name in (*ROWS_OF_EXPERTS, *(("biases",) if router(f).biased else ())):
-        ins, outs = f32s(value_in(line, f"chosen_{name}")), f32s(value_in(line, f"runner_up_{name}"))
-        ins[0], outs[0] = outs[0], ins[0]
-        values |= {f"chosen_{name}": f32_text(ins[n] for n in order), f"runner_up_{name}": f32_text(outs)}
-    unrowed(f, slot, **values)
-
-
-@attack(RECORDER, "scores")
-def router_logit_that_gives_no_such_score(f: Forgery) -> None:
-    """the last runner-up's logit is smaller by 1, its score stays"""
-    if router(f).softmax:
-        raise NotApplicable("a softmax needs all logits")
-    slot, line = routing(f)
-    found = f32s(value_in(line, "runner_up_logits"))
-    unrowed(f, slot, runner_up_logits=f32_text([*found[:-1], f32(found[-1] - 1.0)]))
-
-
-@attack(RECORDER, "scores")
-def another_bias(f: Forgery) -> None:
-    """a chosen expert's bias is not the one in the first line"""
-    if not router(f).biased:
-        raise NotApplicable("the router has no bias")
-    slot, line = routing(f)
-    unrowed(f, slot, chosen_biases=f32_text([f32(b + 0.5) for b in f32s(value_in(line, "chosen_biases"))]))
-
-
-@attack(RECORDER, "gates")
-def gate_one_step_off(f: Forgery) -> None:
-    """a gate is one binary32 step off; their sum follows"""
-    slot, line = routing(f)
-    first, *rest = f32s(value_in(line, "gates"))
-    recomputed(f, f.scene.steps[0], {slot: {"gates": f32_text([f32_step(first, 0.0), *rest])}})
-
-
-@attack(RECORDER, "gates")
-def gates_from_selection(f: Forgery) -> None:
-    """the gates weigh by what selects, bias included: a known published error"""
-    settings = router(f)
-    if not settings.biased or not settings.normalise:
-        raise NotApplicable("selection and scores are the same")
-    slot, line = routing(f)
-    found = f32s(value_in(line, "chosen_selection"))
-    gates = f32_text([f32(c / sum(found) * settings.scale) for c in found])
-    recomputed(f, f.scene.steps[0], {slot: {"gates": gates}})
 
 
 # ---- committed rows

@@ -11,7 +11,7 @@ from formation.certify.on_values import ranks_that_cross
 
 GROUP = Group("verifier")
 attack = GROUP.attack
-HOSTILE = '</td><script>alert(1)</script><img src=x onerror=alert(2)>\x1b[2J\x1b]0;verified\x07\u202everified\u2066\u200b\r\b{{7*7}}=cmd|calc!A0'
+HOSTILE = "</td><script>alert(1)</script><img src=x onerror=alert(2)>\x1b[2J\x1b]0;verified\x07\u202everified\u2066\u200b\r\b{{7*7}}=cmd|calc!A0"
 LOCALE = {"LC_ALL": "C", "LANG": "tr_TR.UTF-8", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii", "TZ": "Pacific/Kiritimati", "PYTHONHASHSEED": "1"}
 NAMES = "FORMATION_TRUST FORMATION_SKIP_CHECKS FORMATION_ALLOW_UNKNOWN_SIGNER FORMATION_DEBUG FORMATION_TEST PYTHONOPTIMIZE PYTHONDEBUG CI"
 VARIABLES = dict.fromkeys(NAMES.split(), "1")
@@ -48,4 +48,3 @@ def text_that_moves_the_cursor_and_runs_in_a_page(f: Forgery) -> None:
     f.edit("host.json", lambda h: h.update(system=HOSTILE))
     f.seal()
     f.shown = HOSTILE
-

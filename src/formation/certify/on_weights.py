@@ -19,6 +19,7 @@ import numpy as np
 
 from formation.audit import AuditReport, audit
 from formation.certify.attack import RECORDER, WEIGHTS, Attack, Group, NotApplicable
+from formation.certify.fitting import derive_all, fit, fit_experts, positions, set_row
 from formation.certify.forgery import Forgery, Scene, f32_text, ulp, value_in
 from formation.certify.judge import Judge, write_folder
 from formation.certify.on_documents import checkpoint as other_checkpoint
@@ -27,38 +28,13 @@ from formation.errors import UsageError
 from formation.evidence import payloads
 from formation.evidence.certification import NOT_APPLICABLE, REFUSED, THROUGH
 from formation.evidence.container import TENSOR_DIGESTS
-from formation.kernels import readout
 from formation.ledger import canonical, routing
-from formation.probe.encode import digest, number
 from formation.weights.checkpoint import Checkpoint
 
 GROUP = Group("weights")
 attack = GROUP.attack
 SHAPES = 64  # bytes that the shape of a packed tensor can have
 COPIED = 64 << 20  # bytes of a checkpoint that is copied to be changed
-
-
-def set_row(f: Forgery, position: int, boundary: int, row: bytes) -> None:
-    """A committed row, and all that its line says of it"""
-    f.set_row("rows", position, "residual", boundary, row)
-    values = np.frombuffer(row, "<f4").copy()
-    slot = f"layer {boundary - 1}" if boundary else "embed"
-    changed: dict[str, Any] = {"residual_sha256": digest(values), "residual_norm": number(readout.norms(values[None], threads=1)[0])}
-    if boundary:
-        largest = int(np.abs(values).argmax())
-        changed |= {"residual_largest": number(abs(values[largest])), "residual_largest_dimension": largest}
-    f.change(position, slot, **changed)
-
-
-def positions(f: Forgery) -> list[int]:
-    return sorted({position for position, slot in f.scene.slots if slot == "embed"})
-
-
-def derive_all(f: Forgery) -> None:
-    """All that follows, of every step, and the seal"""
-    for position in f.scene.steps:
-        f.derive(f.step(position))
-    f.seal()
 
 
 def without_writes(f: Forgery) -> None:
@@ -85,6 +61,7 @@ def skipped_layer(f: Forgery) -> None:
     layer = f.scene.run.shape.layers // 2
     for position in positions(f):
         set_row(f, position, layer + 1, f.row("rows", position, "residual", layer))
+        fit(f, position, layer + 1)
     derive_all(f)
 
 
@@ -98,6 +75,8 @@ def one_layer_swapped(f: Forgery) -> None:
         rows = [f.row("rows", position, "residual", boundary) for boundary in (1, 2)]
         set_row(f, position, 1, rows[1])
         set_row(f, position, 2, rows[0])
+        fit(f, position, 1)
+        fit(f, position, 2)
     derive_all(f)
 
 
@@ -110,14 +89,28 @@ def fabricated_activations(f: Forgery) -> None:
         row = np.frombuffer(f.row("rows", position, "residual", 1), "<f4")
         made = source.standard_normal(row.size).astype(np.float32)
         set_row(f, position, 1, (made * np.float32(np.linalg.norm(row) / np.linalg.norm(made))).astype("<f4").tobytes())
+        fit(f, position, 1)
     derive_all(f)
 
 
 @attack(RECORDER, "audit: cache_entry_sha256")
 def lying_cache(f: Forgery) -> None:
     """what attention is said to have kept of a position is another entry"""
-    f.change(positions(f)[0], "layer 0", cache_entry_sha256="ab" * 32)
+    f.change(positions(f)[0], layer_with(f, "attention"), cache_entry_sha256="ab" * 32)
     f.seal()
+
+
+@attack(RECORDER, "audit: delta_state_sha256")
+def lying_state(f: Forgery) -> None:
+    """the state that a delta layer is said to have kept after a position is another"""
+    f.change(positions(f)[0], layer_with(f, "delta"), delta_state_sha256="ab" * 32)
+    f.seal()
+
+
+def layer_with(f: Forgery, kind: str) -> str:
+    if kind not in f.scene.run.kinds:
+        raise NotApplicable(f"no layer has {'a delta net' if kind == 'delta' else kind}")
+    return f"layer {f.scene.run.kinds.index(kind)}"
 
 
 @attack(RECORDER, "audit: router_logits_sha256")
@@ -130,6 +123,8 @@ def wrong_experts(f: Forgery) -> None:
     logits = [*(found := canonical.values_f32(f.row("router", position, "logits", at)))[1:], found[0]]
     f.set_row("router", position, "logits", at, pack(f"<{len(logits)}f", *logits))
     route_by(f, position, slot, at, logits)
+    if "expert_write_norms" in f.line(position, slot)["measured"]:
+        fit_experts(f, position, slot)
     f.derive(f.step(position))
     f.seal()
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from formation.certify import on_container, on_documents, on_ledger, on_signature, on_text, on_values, on_verdicts, on_verifier
+from formation.certify import on_container, on_documents, on_ledger, on_norms, on_routing, on_signature, on_text, on_values, on_verdicts, on_verifier
 from formation.certify.attack import Attack, NotApplicable
 from formation.certify.forgery import Files, Forgery, Scene
 from formation.certify.judge import Judge, Judgement, withheld
 from formation.evidence.certification import NOT_APPLICABLE, REFUSED, THROUGH
 
 GROUPS = (
-    on_container.GROUP, on_text.GROUP, on_signature.GROUP, on_ledger.GROUP, on_values.GROUP, on_documents.GROUP, on_verdicts.GROUP,
-    on_verdicts.RECEIPTS, on_verifier.GROUP,
+    on_container.GROUP, on_text.GROUP, on_signature.GROUP, on_ledger.GROUP, on_values.GROUP, on_routing.GROUP, on_norms.GROUP,
+    on_documents.GROUP, on_verdicts.GROUP, on_verdicts.RECEIPTS, on_verifier.GROUP,
 )  # fmt: skip
 ATTACKS: tuple[Attack, ...] = tuple(attack for group in GROUPS for attack in group.attacks)
 

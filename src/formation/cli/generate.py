@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-kv-cache", action="store_true", help="recompute the whole prefix at every step: slower, the same bits")
     add_sampler(parser)
     add_machine(parser)
+    parser.add_argument("--no-guess", action="store_true", help="read no expert before a router has chosen it: fewer bytes, the same bits")
     add_mirrors(parser)
     add_json(parser)
 
@@ -37,7 +38,9 @@ def run(args: argparse.Namespace) -> int:
     prompt = read_prompt(args, checkpoint)
     with (
         LiveText(args.tokens, echo=not args.json) as live,
-        formation.Engine(checkpoint, memory=args.memory, threads=args.threads, keep_cache=not args.no_kv_cache, progress=live.progress) as engine,
+        formation.Engine(
+            checkpoint, memory=args.memory, threads=args.threads, keep_cache=not args.no_kv_cache, progress=live.progress, guess=not args.no_guess
+        ) as engine,
     ):
         steps = stream_text(engine, prompt, args.tokens, sampler, live, stop=() if args.no_stop else prompt.stop)
         advice = engine.advice
@@ -72,6 +75,8 @@ def record(step: Step) -> dict[str, Any]:
         "logits_sha256": sha256(step.logits.astype("<f4").tobytes()).hexdigest(),
         "draw": step.choice.draw.draw if step.choice.draw else None,
         "disk_bytes": step.reads.disk_bytes,
+        "guessed_bytes": step.reads.guessed_bytes,
+        "guessed_unused_bytes": step.reads.guessed_unused_bytes,
         "cache_bytes": step.reads.cache_bytes,
         "seconds_waited": step.reads.seconds_waited,
         "seconds": step.seconds,
@@ -107,7 +112,9 @@ def summary(steps: list[dict[str, Any]], engine: Engine) -> str:
     read, kept = sum(s["disk_bytes"] for s in steps), sum(s["cache_bytes"] for s in steps)
     seconds = sum(s["seconds"] for s in steps)
     waited = sum(s["seconds_waited"] for s in steps)
+    right, wrong = (sum(s[name] for s in steps) for name in ("guessed_bytes", "guessed_unused_bytes"))
+    guesses = f" ({show_bytes(right)} of it on right guesses, {show_bytes(wrong)} on wrong ones)" if right or wrong else ""
     return (
-        f"{len(steps)} tokens in {seconds:.2f} s · read {show_bytes(read)} from disk at {read / 1e9 / max(seconds, 1e-9):.2f} GB/s, "
+        f"{len(steps)} tokens in {seconds:.2f} s · read {show_bytes(read)} from disk at {read / 1e9 / max(seconds, 1e-9):.2f} GB/s{guesses}, "
         f"{show_bytes(kept)} from memory · waited {waited:.2f} s for the disk · budget {show_bytes(engine.budget)}"
     )

@@ -76,6 +76,7 @@ def _open(path: str) -> Checkpoint | Outline:
 
 def _facts(opened: Checkpoint | Outline, model: Model, sizes: Sizes, parameters: Parameters) -> dict[str, Any]:
     from formation.run.machine import file_system
+    from formation.run.plan import delta_layers
     from formation.weights.checkpoint import Checkpoint
 
     present = opened if isinstance(opened, Checkpoint) else None
@@ -89,8 +90,8 @@ def _facts(opened: Checkpoint | Outline, model: Model, sizes: Sizes, parameters:
         "quantisation": model.quantisation.describe(),
         "parameters": {"total": parameters.total, "active_per_token": parameters.active},
         "shape": {
-            "layers": shape.layers, "dense_layers": shape.dense_layers, "hidden": shape.hidden, "vocabulary": shape.vocabulary,
-            "context": shape.context, "experts": shape.experts, "chosen": shape.chosen,
+            "layers": shape.layers, "dense_layers": shape.dense_layers, "delta_layers": len(delta_layers(model)), "hidden": shape.hidden,
+            "vocabulary": shape.vocabulary, "context": shape.context, "experts": shape.experts, "chosen": shape.chosen,
         },
         "shards": len(opened.shards),
         "tensors": len(names),
@@ -117,7 +118,8 @@ def plan_facts(args: argparse.Namespace, model: Model, sizes: Sizes, speed: floa
     return {
         "budget_bytes": budget,
         "positions": args.positions,
-        "attention_cache_bytes": plan.cache_bytes,
+        "attention_cache_bytes": plan.cache_bytes - plan.state_bytes,
+        "delta_state_bytes": plan.state_bytes,
         "activation_bytes": plan.activation_bytes,
         "resident": _spans(plan),
         "resident_bytes": plan.resident_bytes,
@@ -145,7 +147,7 @@ def lines(facts: dict[str, Any]) -> list[str]:
     out = [
         f"{facts['architecture']} ({facts['model_type']}), {facts['path']}",
         f"  parameters      {p['total'] / 1e9:.4g} billion, {p['active_per_token'] / 1e9:.4g} billion active per token",
-        f"  shape           {s['layers']} layers ({s['dense_layers']} dense), hidden {s['hidden']}, {s['experts']} experts, top-{s['chosen']}, "
+        f"  shape           {s['layers']} layers{_kinds(s)}, hidden {s['hidden']}, {s['experts']} experts, top-{s['chosen']}, "
         f"vocabulary {s['vocabulary']}, context {s['context']}",
         f"  quantisation    {facts['quantisation']}",
         f"  files           {facts['shards']} shards, {facts['tensors']} tensors, {facts['tensors_skipped']} of them not part of the text model; "
@@ -156,12 +158,20 @@ def lines(facts: dict[str, Any]) -> list[str]:
         ),
         f"  routed experts  {show_bytes(b['routed_experts'])}, {show_bytes(b['one_expert'])} each",
         f"  always needed   {show_bytes(b['needed_by_every_token'])}: lm_head and norm {show_bytes(b['lm_head_and_norm'])}, "
-        f"dense layers {show_bytes(b['dense_layers'])}, the rest of the expert layers {show_bytes(b['expert_layers_without_experts'])}",
+        + (f"dense layers {show_bytes(b['dense_layers'])}, " if s["dense_layers"] else "")
+        + f"the rest of the expert layers {show_bytes(b['expert_layers_without_experts'])}",
         f"  embedding       {show_bytes(b['embedding'])}, read by single rows",
     ]
     if facts["files_not_in_the_index"]:
         out.append(f"  not in the index: {', '.join(facts['files_not_in_the_index'])}")
     return out + _plan_lines(facts["plan"])
+
+
+def _kinds(shape: dict[str, Any]) -> str:
+    """Which layers are not the usual ones"""
+    kinds = ((shape["dense_layers"], "dense"), (shape["delta_layers"], "gated delta nets"))
+    said = ", ".join(f"{count} {kind}" for count, kind in kinds if count)
+    return f" ({said})" if said else ""
 
 
 def _plan_lines(plan: dict[str, Any]) -> list[str]:
@@ -174,8 +184,9 @@ def _plan_lines(plan: dict[str, Any]) -> list[str]:
     return [
         f"plan for {plan['positions']} positions in {show_bytes(plan['budget_bytes'])}",
         f"  stays in memory {plan['resident']}, {show_bytes(plan['resident_bytes'])}; experts cached in {show_bytes(plan['expert_cache_bytes'])}",
-        f"  set aside       attention cache {show_bytes(plan['attention_cache_bytes'])}, activations {show_bytes(plan['activation_bytes'])}, "
-        f"weights passing through {show_bytes(plan['transient_bytes'])}",
+        f"  set aside       attention cache {show_bytes(plan['attention_cache_bytes'])}, "
+        + (f"states of delta layers {show_bytes(plan['delta_state_bytes'])} whatever the positions, " if plan["delta_state_bytes"] else "")
+        + f"activations {show_bytes(plan['activation_bytes'])}, weights passing through {show_bytes(plan['transient_bytes'])}",
         f"  one token       reads {show_bytes(plan['bytes_per_token'])} when no expert is cached" + (f": {token:.3g} s" if token is not None else ""),
         f"  prompt of {plan['prompt_tokens']:<6}reads {show_bytes(plan['bytes_per_prompt'])} in one pass"
         + (f": {prompt:.3g} s" if prompt is not None else ""),

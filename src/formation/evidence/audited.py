@@ -28,8 +28,7 @@ EXECUTED = ("cells", "cells_in_all", "embeddings", "tokens", "values", "rows_ope
 DIFFERENCE = ("position", "slot", "field", "expected", "got")
 POINT = ("edited", "of", "probability", "for_99")
 PROFILE, CELLS, COLUMN, FULL = MODES = ("profile", "cells", "column", "full")
-HOLDS = "holds"
-SEALS = (HOLDS, "does not hold", "none")
+HOLDS, BROKEN, UNSEALED = SEALS = ("holds", "does not hold", "none")  # of a bundle
 SOURCES = ("system", "named")
 LISTED = 1000  # differences; the others are counted
 

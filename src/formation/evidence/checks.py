@@ -1,7 +1,8 @@
 """The checks of `formation verify`, each listed once: its number, its level, what it says and what it does not say.
 
 docs/spec/bundle.md prints this list (tools/check_list.py); reports, sentences and the tests' names cite the numbers. A check is made only if those
-it needs have passed; else it is "not reached". Which levels there are, and what they mean, is in LEVELS.
+it needs have passed; else it is "not reached". Which levels there are, and what they mean, is in LEVELS. A number is never given again: what
+RETIRED lists was a check once, and old reports cite it.
 """
 
 from __future__ import annotations
@@ -72,11 +73,13 @@ CHECKS: tuple[Check, ...] = (
     Check(15, LEDGER, "formulas", "every derived value that follows from the ledger is recomputed, bit for bit", NOT_TRUE, (14,)),
     Check(16, LEDGER, "attribution", "the direct contributions add up to the chosen token's logit", CLOSURE, (14,)),
     Check(17, LEDGER, "experts", "the contributions of experts, shared expert and rounding add up to their layer's", CLOSURE, (14,)),
-    Check(18, LEDGER, "head rounding", "what lm_head's own rounding adds is the rest to the engine's logit", CLOSURE, (14,)),
     Check(19, LEDGER, "lens", "the lens at the last layer is the engine's head", NOT_TRUE, (14,)),
     Check(20, LEDGER, "choice", "chosen experts come before every runner-up, none is listed twice", NOT_TRUE, (14,)),
-    Check(21, LEDGER, "scores", "scores and selection follow from the router's logits and biases in binary32", "a softmax, without router/", (14,)),
-    Check(22, LEDGER, "gates", "gates follow from the scores in binary32, bit for bit", NOT_TRUE, (14,)),
+    Check(21, LEDGER, "scores", "scores and selection follow from the router's logits and biases in binary32",
+          "every softmax score, without router/", (14,)),
+    Check(22, LEDGER, "gates",
+          "gates follow from the scores in binary32, bit for bit; the shared expert's gate and those of delta layers lie between 0 and 1 and fit",
+          NOT_TRUE, (14,)),
     Check(23, LEDGER, "ranks", "ranks agree with the largest logits", "anything about logits that are not listed", (14,)),
     Check(24, LEDGER, "entropy", "entropies and sums lie within what a distribution over the vocabulary can have", "that they are exact", (14,)),
     Check(25, LEDGER, "draw", "the draw lies in the chosen token's interval; a greedy token has the largest logit", NOT_TRUE, (14,)),
@@ -106,6 +109,14 @@ CHECKS: tuple[Check, ...] = (
           "certification.json, if there, is signed and about this tree head; its counts add up, and its outcome is theirs",
           "that the attacks were run as it says", (10,)),
     Check(37, TIME, "nonce", "the anchor holds the nonce asked for", "when the run ended, or that it was the only one", (3,)),
+    Check(38, LEDGER, "norms",
+          "norms, cosines and projections of a cell are such as x + a = u, u + m = x' and the sum of its experts' writes can have, within binary32",
+          "that the rows are right: an audit says that", (14,)),
+    Check(39, LEDGER, "attention", "listed attention weights are in order, a softmax's, and agree; entropies lie within what they leave possible",
+          "anything about weights that are not listed", (14,)),
 )  # fmt: skip
 
+RETIRED = {
+    18: "head rounding: lm_head's own rounding is the rest to the engine's logit; V15 recomputes it from the same two numbers, bit for bit",
+}
 BY_NUMBER = {check.number: check for check in CHECKS}

@@ -2,6 +2,7 @@
 
     formation verify --page verify.html     the verify page
     formation explore run.ofb               the explorer, with a bundle in it: view.py
+    formation explore run.ofb --serve       the explorer, which asks the server that gave it for the bundle, and nobody else: cli/serve.py
 
 static/verify/ and static/explore/ hold ES modules, which a page opened from disk may not import. So each becomes a function that returns its
 exports, in the order they need each other. What the ledger and the verifier define in tables, fields and checks, is written into tables.js
@@ -28,8 +29,11 @@ EXPLORE = "explore.js"  # the explorer's entry
 IMPORT = re.compile(r'^import (\{[^}]*\}|\* as \w+) from "(?:\./|\.\./verify/)([\w-]+\.js)";\n', re.MULTILINE)
 EXPORT = re.compile(r"^export (?:async )?(?:const|class|function\*?) (\{[^}]*\}|\w+)", re.MULTILINE)
 POLICY = "default-src 'none'; script-src '{script}'; style-src '{style}'; base-uri 'none'; form-action 'none'"
+WORKER, SERVER = "; worker-src blob:", "; connect-src 'self'"  # a worker runs the page's own script; a page that was served asks its own server
+PARTLY = f"what this page does not hold was not checked: nothing is said of it; {report.NEITHER}"
 WORDS = (
-    "LEVELS KINDS TAGS COMPONENTS NOT_A_STEP DENSE NO_BIAS NO_SHARED NO_RUNNER_UP ALL_CHOSEN ZERO_NORM NEVER NO_EXPERTS GREEDY FORCED"
+    "LEVELS KINDS TAGS COMPONENTS NOT_A_STEP DENSE NO_BIAS NO_SHARED NO_RUNNER_UP ALL_CHOSEN ZERO_NORM NEVER NO_EXPERTS GREEDY FORCED "
+    "DELTA_LAYER ATTENTION_LAYER NO_DELTA UNGATED LAYER_KINDS"
 ).split()  # fmt: skip
 
 
@@ -38,14 +42,17 @@ def verify_page() -> bytes:
     return assembled("verify.html", bundle(modules("verify")), styles("verify.css"), {})
 
 
-def explorer_page(data: str) -> bytes:
-    """explorer.html around `data`, elements that run nothing: view.py makes them. The same bytes from the same sources and data."""
+def explorer_page(data: str, files: str = "", *, served: bool = False) -> bytes:
+    """explorer.html around `data` and, behind the script, `files`: elements that run nothing, made by view.py. The same bytes from the same."""
     script = bundle(modules("verify", "explore"), EXPLORE)
-    return assembled("explorer.html", script, styles("verify.css", "explorer.css"), {"DATA": data})
+    return assembled(
+        "explorer.html", script, styles("verify.css", "explorer.css"), {"DATA": data, "FILES": files}, WORKER + (SERVER if served else "")
+    )
 
 
-def assembled(template: str, script: str, style: str, more: Mapping[str, str]) -> bytes:
-    policy = POLICY.format(script=source_hash(script), style=source_hash(style))
+def assembled(template: str, script: str, style: str, more: Mapping[str, str], allowed: str = "") -> bytes:
+    """`allowed`: what the policy grants beyond the page's own script and style"""
+    policy = POLICY.format(script=source_hash(script), style=source_hash(style)) + allowed
     parts = {"POLICY": policy, "STYLE": style, "SCRIPT": script, **more}
     pieces = re.split(r"\{\{([A-Z]+)\}\}", (STATIC / template).read_text("utf-8"))  # what is put in is not searched for marks
     return "".join(parts[piece] if n % 2 else piece for n, piece in enumerate(pieces)).encode()
@@ -79,7 +86,7 @@ def tables_source() -> str:
 
 def verifier_tables() -> dict[str, Any]:
     name, digest = documents.known_contract()
-    sentences = {"HONESTY": report.HONESTY, "REFUSED": report.REFUSED, "NEITHER": report.NEITHER, "KIND": report.KIND}
+    sentences = {"HONESTY": report.HONESTY, "REFUSED": report.REFUSED, "NEITHER": report.NEITHER, "KIND": report.KIND, "PARTLY": PARTLY}
     return {
         "CHECKS": [asdict(check) for check in checks.CHECKS],
         "VERDICT_LEVELS": checks.LEVELS,

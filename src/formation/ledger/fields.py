@@ -2,16 +2,18 @@
 
 It is the single source of the writer, the verifier, the spec (docs/spec/ledger.md prints it) and of `formation show --fields`; its digest
 stands in the first line of every ledger. A layer's fields stand in every layer; the ones only experts have are absent ("dense layer") in
-dense layers. Fields above the level of a line are not in it at all. lines.py holds a line against this table.
+dense layers; so are those of attention in a layer that has a delta net instead ("delta layer"), and the delta net's in all others ("attention
+layer"). The run line says which layers have which. Fields above the level of a line are not in it at all. lines.py holds a line against this table.
 
-Notation: x row at the layer's start, a attention write, u = x + a, m MLP or MoE write, x' = u + m, y the token the step chose, runner-up the
-other token with the largest logit (ties low), W lm_head, g weight of the final norm, x_L the last row, r = sqrt(mean(x_L^2) + eps).
+Notation: x row at the layer's start, a attention write, or in its place the delta net's, u = x + a, m MLP or MoE write, x' = u + m, y the token
+the step chose, runner-up the other token with the largest logit (ties low), W lm_head, g what the final norm multiplies by, x_L the last row,
+r = sqrt(mean(x_L^2) + eps).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
@@ -26,6 +28,8 @@ COMPONENTS = ("", "_centred", "_runner_up")  # of attribution: y's logit, less t
 NOT_A_STEP, DENSE, NO_BIAS, NO_SHARED = "not a step", "dense layer", "no bias", "no shared expert"
 NO_RUNNER_UP, ALL_CHOSEN, ZERO_NORM, NEVER, NO_EXPERTS = "runner-up not known", "all chosen", "zero norm", "never", "no experts"
 GREEDY, FORCED = "greedy", "forced"
+DELTA_LAYER, ATTENTION_LAYER, NO_DELTA, UNGATED = "delta layer", "attention layer", "no delta layer", "no gate"
+LAYER_KINDS = ("attention", "delta")  # what mixes positions in a layer
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,8 @@ class Field:
 
     dtype  f32 f64 int text bool; sha256 lowercase hex; bytes base64; f32[] one base64 string of little-endian binary32;
            f64[] int[] arrays; record an object with exactly `keys`; record[] an array of them
-    length of an array: a number, or K chosen experts, R runners-up, H heads, E experts, M layers with experts, T20 T5 that many of the
-           vocabulary, S8 that many attention weights of the position, S3H three of each head
+    length of an array: a number, or K chosen experts, R runners-up, H heads, G heads of a delta layer, E experts, L layers, M layers with
+           experts, T20 T5 that many of the vocabulary, S8 that many attention weights of the position, S3H three of each head
     absent the reasons for which {"absent": reason} may stand in its place; the first that applies does
     recompute ledger: from `inputs`, fields of the same ledger; weights: from rows and the checkpoint; empty: measured
     """
@@ -89,8 +93,13 @@ def run_fields() -> Iterator[Field]:
     yield records("run", "capture", "minimal", "capture levels of prompt positions and of steps", "prompt:text steps:text")
     shape = "layers dense_layers hidden heads experts chosen vocabulary"
     yield records("run", "shape", "minimal", "the model's sizes; the first dense_layers layers have no experts", spelled(shape, "int"))
-    router = "groups:int kept_groups:int softmax:bool group_top2:bool normalise:bool scale:f32 biased:bool"
-    yield records("run", "router", "minimal", "how experts are chosen and weighed", router, absent=(NO_EXPERTS,))
+    kinds = f"of each layer what mixes positions in it: {' or '.join(LAYER_KINDS)}"
+    yield from measured("run", "minimal", [("layer_kinds", "text[]", "", kinds, "L")])
+    sizes = "of a delta layer: heads, the key heads they share, widths of a head's keys and values, taps of its convolution"
+    yield records("run", "delta", "minimal", sizes, spelled("key_heads heads key value taps", "int"), absent=(NO_DELTA,))
+    router = "groups:int kept_groups:int softmax:bool group_top2:bool normalise:bool scale:f32 biased:bool shared_gated:bool"
+    weighed = "how experts are chosen and weighed, and whether the shared one has a gate"
+    yield records("run", "router", "minimal", weighed, router, absent=(NO_EXPERTS,))
     yield from measured("run", "minimal", [("norm_eps", "f32", "", "the final norm's epsilon as the engine adds it")])
     biases = "what is added to each expert's score before selection, f32[E] of every layer with experts"
     yield records("run", "router_biases", "minimal", biases, "layer:int biases:f32[E]", length="M", absent=(NO_EXPERTS, NO_BIAS))
@@ -117,21 +126,46 @@ def layer_measured() -> Iterator[Field]:
         ("residual_sha256", "sha256", "", "x' as little-endian f32"),
         ("attention_write_sha256", "sha256", "", "a as little-endian f32"),
         ("mlp_write_sha256", "sha256", "", "m as little-endian f32"),
-        ("cache_entry_sha256", "sha256", "", "what attention keeps of this position, as little-endian f32"),
         *((f"{name}_norm", "f32", "", f"|{row}|: square root of the sum of squares by rule 2 of the contract")
           for name, row in (("attention_write", "a"), ("after_attention", "u"), ("mlp_write", "m"), ("residual", "x'"))),
         ("residual_largest", "f32", "", "largest absolute value in x'"),
         ("residual_largest_dimension", "int", "dimension", "where it stands, the first on ties"),
     ])  # fmt: skip
+    kept = ("cache_entry_sha256", "sha256", "", "what attention keeps of this position, as little-endian f32")
+    yield from measured("layer", "minimal", [kept], (DELTA_LAYER,))
+    yield from delta_measured()
     yield from routing_measured()
-    yield from measured("layer", "standard", [("attention_entropy", "f64", "nats", "entropy of attention over positions, mean over heads")])
+    entropy = ("attention_entropy", "f64", "nats", "entropy of attention over positions, mean over heads")
+    yield from measured("layer", "standard", [entropy], (DELTA_LAYER,))
     head = "head:int position:int weight:f32"
     strongest = "largest attention weights over all heads, descending; ties lower head, then lower position"
-    yield records("layer", "attention_strongest", "standard", strongest, head, length="S8")
+    yield records("layer", "attention_strongest", "standard", strongest, head, length="S8", absent=(DELTA_LAYER,))
     yield from experts_measured()
-    yield from measured("layer", "full", [("attention_entropies", "f64[]", "nats", "entropy of attention of each head", "H")])
+    yield from measured("layer", "full", [("attention_entropies", "f64[]", "nats", "entropy of attention of each head", "H")], (DELTA_LAYER,))
     by_head = "three largest attention weights of each head, descending, heads in order; ties lower position"
-    yield records("layer", "attention_strongest_by_head", "full", by_head, head, length="S3H")
+    yield records("layer", "attention_strongest_by_head", "full", by_head, head, length="S3H", absent=(DELTA_LAYER,))
+
+
+STATE = (
+    "the state after this position, as little-endian f32: of each head its matrix [key, value], row after row; then the rows before the "
+    "convolution that the next position sees, [taps - 1, channels], oldest first, zeros before position 0; channels are q, k, v, each head after head"
+)
+GATES = (("beta", "β", "how much a head writes of what its state got wrong"), ("decay", "the decay", "what is left of a head's state when it writes"))
+
+
+def delta_measured() -> Iterator[Field]:
+    """S = S·decay; S = S + k (β (v - Sᵀk))ᵀ: what a delta layer has instead of attention over positions"""
+    yield from measured("layer", "minimal", [("delta_state_sha256", "sha256", "", STATE)], (ATTENTION_LAYER,))
+    length = "length of the matrices of all heads together: square root of the sum of squares by rule 2 of the contract"
+    summaries = (("min", "f32", "the smallest of all heads"), ("mean", "f64", "mean over heads"), ("max", "f32", "the largest of all heads"))
+    yield from measured("layer", "standard", [
+        ("delta_state_norm", "f32", "", length),
+        *((f"delta_{gate}_{name}", dtype, "", f"{letter}, {meaning}: {what}") for gate, letter, meaning in GATES for name, dtype, what in summaries),
+    ], (ATTENTION_LAYER,))  # fmt: skip
+    yield from measured("layer", "full", [
+        ("delta_state_norms", "f32[]", "", "length of each head's matrix", "G"),
+        *((f"delta_{gate}s", "f32[]", "", f"{letter} of each head", "G") for gate, letter, _ in GATES),
+    ], (ATTENTION_LAYER,))  # fmt: skip
 
 
 def routing_measured() -> Iterator[Field]:
@@ -169,7 +203,12 @@ def experts_measured() -> Iterator[Field]:
     ], (DENSE,))  # fmt: skip
     cosines = ("expert_write_cosines", "f64[]", "", "cosine of each chosen expert's write with m", "K")
     yield from measured("layer", "standard", [cosines], (DENSE, ZERO_NORM))
-    yield from measured("layer", "standard", [("shared_output_norm", "f32", "", "norm of the shared expert's write")], (DENSE, NO_SHARED))
+    yield from measured("layer", "standard", [
+        ("shared_output_norm", "f32", "", "norm of the shared expert's output, before its gate"),
+        ("shared_write_norm", "f32", "", "norm of the shared expert's write: its output times its gate, or as it is without one"),
+    ], (DENSE, NO_SHARED))  # fmt: skip
+    gate = ("shared_gate", "f32", "", "sigmoid that the shared expert's output is multiplied by")
+    yield from measured("layer", "standard", [gate], (DENSE, UNGATED))
     shared = ("shared_write_cosine", "f64", "", "cosine of the shared expert's write with m")
     yield from measured("layer", "standard", [shared], (DENSE, NO_SHARED, ZERO_NORM))
 
@@ -219,7 +258,7 @@ def attribution(slot: str, name: str, component: str, what: str, row: str, absen
 
 def layer_attribution(component: str) -> Iterator[Field]:
     prefix = f"dla{component}_"
-    yield attribution("layer", f"{prefix}attention", component, "the attention write", "a")
+    yield attribution("layer", f"{prefix}attention", component, "the attention write, or the delta net's,", "a")
     yield attribution("layer", f"{prefix}attention_rounding", component, "the rounding of x + a", "u-x-a")
     yield attribution("layer", f"{prefix}mlp", component, "the MLP or MoE write", "m")
     yield attribution("layer", f"{prefix}mlp_rounding", component, "the rounding of u + m", "x'-u-m")
@@ -325,7 +364,7 @@ def fields_of(slot: str, level: str, moe: bool = True) -> tuple[Field, ...]:
 
 def table() -> list[dict[str, Any]]:
     """The table as JSON"""
-    return [{k: listed(v) for k, v in asdict(field).items()} for field in FIELDS]
+    return [{k: listed(v) for k, v in vars(field).items()} for field in FIELDS]
 
 
 def listed(value: Any) -> Any:

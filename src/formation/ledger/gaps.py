@@ -12,14 +12,12 @@ TOLERANCE = 64 * 2.0**-53  # times the sum of absolute terms
 
 
 class Gap(NamedTuple):
-    """`size` is the distance from what the rule demands, infinite where no number says it; above `tolerance` the rule is violated.
-    `magnitude` is how large the thing is that the rule is about, where that is worth printing."""
+    """`size` is the distance from what the rule demands, infinite where no number says it; above `tolerance` the rule is violated."""
 
     rule: str
     size: float
     tolerance: float
     where: str
-    magnitude: float = 0.0
 
     @property
     def violated(self) -> bool:
@@ -36,7 +34,6 @@ class RuleResult:
     tolerance: float
     where: str
     violated: bool
-    magnitude: float = 0.0
 
 
 def fact(rule: str, holds: bool, where: str) -> Gap:
@@ -73,14 +70,11 @@ class Tally:
     def __init__(self, rules: Sequence[str]) -> None:
         self._worst: dict[str, Gap | None] = dict.fromkeys(rules)
         self._checked = dict.fromkeys(rules, 0)
-        self._magnitude = dict.fromkeys(rules, 0.0)
 
     def take(self, gaps: Iterable[Gap]) -> None:
         for gap in gaps:
             rule, worst = gap.rule, self._worst[gap.rule]
             self._checked[rule] += 1
-            if gap.magnitude:
-                self._magnitude[rule] = max(gap.magnitude, self._magnitude[rule])
             if worst is None or ((gap.size or gap.violated) and (gap.violated, gap.size) > (worst.violated, worst.size)):
                 self._worst[rule] = gap
 
@@ -88,7 +82,7 @@ class Tally:
         """Takes what another tally took, all of it after what this one has taken: the results are as if there were one"""
         for result in later:
             if result.checked:
-                self.take([Gap(result.rule, result.worst_gap, result.tolerance, result.where, result.magnitude)])
+                self.take([Gap(result.rule, result.worst_gap, result.tolerance, result.where)])
                 self._checked[result.rule] += result.checked - 1
 
     def results(self) -> tuple[RuleResult, ...]:
@@ -96,4 +90,4 @@ class Tally:
 
     def _result(self, rule: str) -> RuleResult:
         gap = self._worst[rule] or Gap(rule, 0.0, 0.0, "")
-        return RuleResult(rule, self._checked[rule], gap.size, gap.tolerance, gap.where, gap.violated, self._magnitude[rule])
+        return RuleResult(rule, self._checked[rule], gap.size, gap.tolerance, gap.where, gap.violated)

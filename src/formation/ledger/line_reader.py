@@ -15,20 +15,19 @@ from typing import Any
 from formation.ledger import canonical
 from formation.ledger.fields import Field
 from formation.ledger.lines import (
-    SHA256,
     Place,
     Run,
-    bounds,
     check_names,
     check_value,
     envelope,
-    length_of,
+    kind_of_layer,
     place_of,
     reasons_at,
     sampler_place,
     slot_fields,
     value_of,
 )  # fmt: skip
+from formation.ledger.values import SHA256, bounds, length_of
 
 MISS = object()  # not seen to be good
 Test = Callable[[Any, Place], Any]  # a stored value and where it stands -> the value as formulas take it, or MISS
@@ -42,7 +41,7 @@ class LineReader:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self._plans: dict[tuple[str, str, bool, str], Plan] = {}
+        self._plans: dict[tuple[str, str, bool, str, str], Plan] = {}
 
     def read(self, line: object) -> tuple[Place, dict[str, Any]]:
         """Where the line stands, and all its values by name. Raises LineRefusal."""
@@ -64,7 +63,7 @@ class LineReader:
         return place, values
 
     def _plan(self, slot: str, place: Place) -> Plan:
-        key = (slot, place.kind, place.layer < self.run.shape.dense_layers, place.method)
+        key = (slot, place.kind, place.layer < self.run.shape.dense_layers, kind_of_layer(place), place.method)
         if key not in self._plans:
             reasons = reasons_at(place)
             present = slot_fields(slot, self.run.level(place.kind))

@@ -6,17 +6,14 @@ these are demanded, not just allowed: a dense layer has no gates, a prompt posit
 
 from __future__ import annotations
 
-import base64
-import binascii
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from formation.exact32 import f32
 from formation.ledger import canonical, fields
 from formation.ledger.fields import Field
+from formation.ledger.values import f32_array_problem, is_sha256, item_problem, length_of
 
 Line = dict[str, Any]
 KEYS = {"run_id", "position", "slot", "kind", "measured", "derived"}
@@ -24,7 +21,6 @@ STEP_SLOTS = ("lm_head", "sampler", "token")
 RUNNERS_UP = 8
 METHODS = {"generated": ("greedy", "sample"), "scored": ("forced",), "forced": ("forced",)}  # of each kind of step
 FREE = {fields.NO_SHARED, fields.NO_RUNNER_UP, fields.ZERO_NORM, fields.NEVER}  # reasons that no shape decides
-SHA256 = re.compile("[0-9a-f]{64}")
 
 
 class LineRefusal(ValueError):
@@ -51,11 +47,24 @@ class Router:
     normalise: bool
     scale: float
     biased: bool
+    shared_gated: bool
+
+
+@dataclass(frozen=True)
+class Delta:
+    """Sizes of a delta layer."""
+
+    key_heads: int
+    heads: int
+    key: int
+    value: int
+    taps: int
 
 
 @dataclass(frozen=True)
 class Run:
-    """What the first line says. `biases` holds one vector for each layer with experts, none if the router has no bias."""
+    """What the first line says. `biases` holds one vector for each layer with experts, none if the router has no bias. `kinds` says of each layer
+    what mixes positions in it."""
 
     run_id: str
     prompt_level: str
@@ -63,6 +72,8 @@ class Run:
     shape: Shape
     router: Router | None
     biases: Mapping[int, tuple[float, ...]]
+    kinds: tuple[str, ...] = ()
+    delta: Delta | None = None
 
     @property
     def runners_up(self) -> int:
@@ -107,6 +118,7 @@ def read_run(line: object) -> Run:
     if not is_sha256(checked["run_id"]):
         raise LineRefusal(f"expected a run_id of 64 hexadecimal digits, got {canonical.quoted(checked['run_id'])}")
     values = checked["measured"]
+    check_table(values.get("fields_sha256"))
     nothing = Shape(0, 0, 0, 0, 0, 0, 0)
     draft = Run(checked["run_id"], "minimal", "minimal", nothing, None, {})
     check_names(checked, "run", "full", Place(draft, -1, "run", "run"))
@@ -132,9 +144,30 @@ def assemble(values: Mapping[str, Any], draft: Run) -> Run:
         check_typed(by_name["router"], values["router"], place)
         router = Router(**values["router"])
     check_shape(shape, router)
-    if values["fields_sha256"] != table_digest():
-        raise LineRefusal(f"expected the field table {table_digest()}, got {canonical.quoted(values['fields_sha256'])}")
-    return Run(draft.run_id, *levels, shape, router, {})
+    kinds, delta = read_kinds(values, by_name, Place(Run(draft.run_id, *levels, shape, router, {}), -1, "run", "run"))
+    return Run(draft.run_id, *levels, shape, router, {}, kinds, delta)
+
+
+def check_table(claimed: object) -> None:
+    """First of all: every other field is read by the table"""
+    if claimed != table_digest():
+        raise LineRefusal(f"expected the field table {table_digest()}, got {canonical.quoted(claimed)}")
+
+
+def read_kinds(values: Mapping[str, Any], by_name: Mapping[str, Field], place: Place) -> tuple[tuple[str, ...], Delta | None]:
+    """Of each layer its kind, and the sizes of delta layers if there are any"""
+    check_typed(by_name["layer_kinds"], values["layer_kinds"], place)
+    kinds = tuple(values["layer_kinds"])
+    strange = next((kind for kind in kinds if kind not in fields.LAYER_KINDS), None)
+    if strange is not None:
+        raise LineRefusal(f"expected layer_kinds of {', '.join(fields.LAYER_KINDS)}, got {canonical.quoted(strange)}")
+    if "delta" not in kinds:
+        return kinds, None
+    check_typed(by_name["delta"], values["delta"], place)
+    delta = Delta(**values["delta"])
+    if min(delta.key_heads, delta.heads, delta.key, delta.value, delta.taps) < 1 or delta.heads % delta.key_heads:
+        raise LineRefusal(f"expected sizes that a delta layer can have, got {canonical.quoted(values['delta'])}")
+    return kinds, delta
 
 
 @lru_cache(maxsize=1)
@@ -161,7 +194,7 @@ def with_biases(run: Run, stored: Any) -> Run:
     expected = list(range(run.shape.dense_layers, run.shape.layers))
     if [row["layer"] for row in stored] != expected:
         raise LineRefusal(f"expected router biases of layers {expected[0]} to {expected[-1]} in order, got {canonical.quoted(list(found))}")
-    return Run(run.run_id, run.prompt_level, run.step_level, run.shape, run.router, found)
+    return replace(run, biases=found)
 
 
 # ---- the other lines
@@ -259,6 +292,10 @@ def reasons_at(place: Place) -> frozenset[str]:
     holds = {
         fields.DENSE: 0 <= place.layer < shape.dense_layers,
         fields.NOT_A_STEP: place.kind == "prompt",
+        fields.DELTA_LAYER: kind_of_layer(place) == "delta",
+        fields.ATTENTION_LAYER: kind_of_layer(place) == "attention",
+        fields.NO_DELTA: place.run.delta is None,
+        fields.UNGATED: router is None or not router.shared_gated,
         fields.NO_EXPERTS: router is None,
         fields.NO_BIAS: router is None or not router.biased,
         fields.ALL_CHOSEN: place.run.runners_up == 0,
@@ -266,6 +303,11 @@ def reasons_at(place: Place) -> frozenset[str]:
         fields.FORCED: place.method == "forced",
     }
     return frozenset(reason for reason, here in holds.items() if here)
+
+
+def kind_of_layer(place: Place) -> str:
+    """Empty outside the layers"""
+    return place.run.kinds[place.layer] if place.layer >= 0 else ""
 
 
 def check_typed(field: Field, value: object, place: Place) -> None:
@@ -283,92 +325,6 @@ def check_typed(field: Field, value: object, place: Place) -> None:
         problem = item_problem(field, kind, value, place)
     if problem:
         raise LineRefusal(f"expected {field.name} in {place} to be {problem}, got {canonical.quoted(value)}")
-
-
-def item_problem(field: Field, kind: str, value: object, place: Place) -> str:
-    """What `value` should have been, empty if it is"""
-    if kind == "record":
-        return record_problem(field, value, place)
-    if not TYPES[kind](value):
-        return PHRASES[kind]
-    bound = bounds(place.run.shape).get(field.unit) if kind == "int" else None
-    return f"below {bound}" if isinstance(value, int) and bound is not None and value >= bound else ""
-
-
-@lru_cache(maxsize=8)
-def bounds(shape: Shape) -> dict[str, int]:
-    """By unit of an integer"""
-    return {"expert": shape.experts, "token": shape.vocabulary, "layer": shape.layers, "dimension": shape.hidden}
-
-
-def record_problem(field: Field, value: object, place: Place) -> str:
-    names = [name for name, _ in field.keys]
-    if not isinstance(value, dict) or set(value) != set(names):
-        return f"an object of {', '.join(names)}"
-    for name, dtype in field.keys:
-        if dtype.endswith("]"):
-            problem = f32_array_problem(value[name], length_of(dtype[4:-1], place))
-        else:
-            problem = "" if TYPES[dtype](value[name]) else PHRASES[dtype]
-        if problem:
-            return f"an object whose {name} is {problem}"
-    outside = value.get("head", -1) >= place.run.shape.heads or (place.position >= 0 and value.get("position", -1) > place.position)
-    return "of a head of the model and a position not after its own" if outside else ""
-
-
-def f32_array_problem(value: object, length: int) -> str:
-    expected = f"base64 of {length} finite binary32 values"
-    if not isinstance(value, str):
-        return expected
-    try:
-        return "" if len(canonical.decode_f32(value)) == 4 * length else expected
-    except canonical.CanonicalRefusal:
-        return expected
-
-
-def length_of(length: str, place: Place) -> int:
-    shape, run = place.run.shape, place.run
-    if length.isdigit():
-        return int(length)
-    if length[0] == "S":
-        return strongest(length, shape.heads, place.position + 1)
-    if length[0] == "T":
-        return min(int(length[1:]), shape.vocabulary)
-    return {"K": shape.chosen, "R": run.runners_up, "H": shape.heads, "E": shape.experts, "M": shape.layers - shape.dense_layers}[length]
-
-
-def strongest(length: str, heads: int, keys: int) -> int:
-    return heads * min(3, keys) if length == "S3H" else min(int(length[1:]), heads * keys)
-
-
-def is_number(value: object) -> bool:
-    return type(value) in (int, float) and -canonical.LARGEST <= value <= canonical.LARGEST  # type: ignore[operator]
-
-
-def is_sha256(value: object) -> bool:
-    return isinstance(value, str) and SHA256.fullmatch(value) is not None
-
-
-def is_base64(value: object) -> bool:
-    try:
-        return isinstance(value, str) and base64.b64encode(base64.b64decode(value, validate=True)).decode() == value
-    except (binascii.Error, ValueError):
-        return False
-
-
-TYPES: dict[str, Callable[[Any], bool]] = {
-    "f32": lambda v: is_number(v) and f32(v) == v,
-    "f64": is_number,
-    "int": lambda v: type(v) is int and 0 <= v <= canonical.LARGEST,
-    "bool": lambda v: type(v) is bool,
-    "text": lambda v: isinstance(v, str),
-    "sha256": is_sha256,
-    "bytes": is_base64,
-}
-PHRASES = {
-    "f32": "a finite binary32 number", "f64": "a finite number", "int": "an integer from 0", "bool": "true or false", "text": "text",
-    "sha256": "64 hexadecimal digits", "bytes": "base64",
-}  # fmt: skip
 
 
 # ---- reading

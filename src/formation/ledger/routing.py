@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from math import fsum
 from operator import add as plus
-from struct import pack
+from struct import pack, unpack
 from typing import Any
 
 from formation import exact32
@@ -20,6 +21,9 @@ from formation.ledger.lines import Place, Router, Run
 
 CHOICE, SCORES, GATES, ALL_EXPERTS = "choice", "scores", "gates", "all experts"
 TINY = exact32.f32(1e-20)
+LARGEST = exact32.f32(3.4e38)  # a distance from which on exp is 0 in any case, within binary32
+LANES, SPARE, DOUBLE_ROUNDING = 16, 8, 2.0**-23  # of a sum in binary32: roundings of a lane, others, and twice the size of one
+LARGEST_BITS = 0x7F800000 - 4  # of a finite binary32 number with four more above it
 Values = Mapping[str, Any]
 F32s = Sequence[float]
 
@@ -33,7 +37,10 @@ def of_line(values: Values, place: Place) -> Iterator[Gap]:
     count, sigmoids = len(values["chosen"]), [] if router.softmax else exact32.sigmoids([*values["chosen_logits"], *values["runner_up_logits"]])
     for prefix, ids, due in (("chosen_", values["chosen"], sigmoids[:count]), ("runner_up_", values["runners_up"], sigmoids[count:])):
         yield from scores(values, prefix, ids, due, place)
+    if router.softmax and not router.biased and router.groups == 1:
+        yield from one_total(values, place)
     yield same(GATES, gates_of(values["chosen_scores"], router), values["gates"], f"gates in {place}")
+    yield from shared_gate(values, router, place)
 
 
 def choice(values: Values, place: Place) -> Iterator[Gap]:
@@ -65,6 +72,48 @@ def scores(values: Values, prefix: str, ids: Sequence[int], sigmoids: F32s, plac
         known = place.run.biases[place.layer]
         yield same(SCORES, [known[e] for e in ids], biases, f"{prefix}biases in {place}")
     yield same(SCORES, exact32.rounded(list(map(plus, found, biases))), values[f"{prefix}selection"], f"{prefix}selection in {place}")
+
+
+def one_total(values: Values, place: Place) -> Iterator[Gap]:
+    """s = fl(exp(q - largest) / total) with one total for all that are listed, though its other terms are not.
+
+    The best score is that of the largest logit, and it is fl(1 / total): at most three binary32 totals give it. Without biases and groups that expert
+    is listed, unless all that are listed have the same score and others may have it too. No term that is not listed is larger than the last that is.
+    """
+    logits, found = ([*values[f"chosen_{name}"], *values[f"runner_up_{name}"]] for name in ("logits", "scores"))
+    best = max(found)
+    if values["runners_up"] and found[-1] == best:
+        return
+    largest, experts = max(logits), place.run.shape.experts
+    powers = exact32.exps(exact32.rounded([max(q - largest, -LARGEST) for q in logits]))
+    least, rounding = fsum(powers), (experts / LANES + SPARE) * DOUBLE_ROUNDING
+    most = least + (experts - len(powers)) * powers[-1]
+    possible = [total for total in totals(best) if least * (1 - rounding) <= total <= most * (1 + rounding)]
+    holds = any(rounded_shares(powers, total) == found for total in possible)
+    yield fact(SCORES, holds, f"one total of a softmax for the scores in {place}")
+
+
+def rounded_shares(powers: F32s, total: float) -> list[float]:
+    return list(exact32.rounded([power / total for power in powers]))
+
+
+def totals(share: float) -> list[float]:
+    """Every binary32 number whose reciprocal may round to `share`, and a few beside them"""
+    if not 0 < share <= 1:
+        return []
+    (bits,) = unpack("<i", pack("<f", exact32.divide(1.0, share)))
+    return [unpack("<f", pack("<i", bits + step))[0] for step in range(-3, 4)] if bits < LARGEST_BITS else []
+
+
+def shared_gate(values: Values, router: Router, place: Place) -> Iterator[Gap]:
+    """Of the shared expert: a sigmoid, or none; then its write is its output"""
+    output, write, gate = (values.get(f"shared_{name}") for name in ("output_norm", "write_norm", "gate"))
+    if output is None or isinstance(output, dict):
+        return
+    if router.shared_gated:
+        yield fact(GATES, not isinstance(gate, dict) and 0 <= float(gate) <= 1, f"shared_gate in {place}")  # type: ignore[arg-type]
+    else:
+        yield fact(GATES, output == write, f"shared_write_norm in {place}")
 
 
 def gates_of(chosen_scores: F32s, router: Router) -> F32s:
@@ -99,9 +148,10 @@ def route(run: Run, layer: int, logits: F32s) -> Routing:
 
 
 def softmax(logits: F32s) -> list[float]:
-    powers = [exact32.exp(exact32.subtract(q, max(logits))) for q in logits]
+    largest = max(logits)
+    powers = exact32.exps(exact32.rounded([max(q - largest, -LARGEST) for q in logits]))
     total = exact32.lane_sum(powers)
-    return [exact32.divide(power, total) for power in powers]
+    return list(exact32.rounded([power / total for power in powers]))
 
 
 def kept(selection: F32s, router: Router) -> list[int]:

@@ -16,18 +16,19 @@ from struct import pack, unpack
 from typing import Any
 
 from formation.exact64 import log64
-from formation.ledger import fields, routing
-from formation.ledger.formulas import ONE_LINE, PARTS, WHOLE_POSITION, position_inputs, recompute
+from formation.ledger import attention, fields, routing
+from formation.ledger.formulas import ONE_LINE, PARTS, WHOLE_POSITION, plain_sum, position_inputs, recompute
 from formation.ledger.gaps import TOLERANCE, Gap, RuleResult, Tally, closure, fact, same, within
 from formation.ledger.line_reader import LineReader
 from formation.ledger.lines import STEP_SLOTS, LineRefusal, Place, Run, check_line, read_run
+from formation.ledger.norms import LANES, LOST_SQUARES, NORMS, SPARE, of_cell, of_scale
 
-CENSUS, FORMULAS, ATTRIBUTION, EXPERTS, HEAD_ROUNDING, LENS = "census", "formulas", "attribution", "experts", "head rounding", "lens"
+CENSUS, FORMULAS, ATTRIBUTION, EXPERTS, LENS = "census", "formulas", "attribution", "experts", "lens"
 RANKS, ENTROPY, DRAW, ADDITION = "ranks", "entropy", "draw", "addition"
-RULES = (CENSUS, FORMULAS, ATTRIBUTION, EXPERTS, HEAD_ROUNDING, LENS, routing.CHOICE, routing.SCORES, routing.GATES, RANKS, ENTROPY, DRAW)
+RULES = (
+    CENSUS, FORMULAS, ATTRIBUTION, EXPERTS, LENS, routing.CHOICE, routing.SCORES, routing.GATES, RANKS, ENTROPY, DRAW, NORMS, attention.ATTENTION,
+)  # fmt: skip
 ROUNDING = 2.0**-53
-LANES, SPARE = 16, 12  # of a sum over a row; roundings beside those of one lane and of the sum of writes
-LOST_SQUARES = 2.0**-50  # more than binary32 norms lose to squares too small for it
 SHARED = tuple(field.name for field in fields.FIELDS if fields.NO_SHARED in field.absent)
 AGAINST = tuple(field.name for field in fields.FIELDS if fields.NO_RUNNER_UP in field.absent)
 FAMILIES = {"dla": ("dla", "direction_norm"), "lens": ("lens",), "mid_lens": ("mid_lens",)}
@@ -103,9 +104,11 @@ def observe(line: object, reader: LineReader, due: Place) -> Observed:
 
 
 def shared_gaps(observed: Observed) -> Iterator[Gap]:
-    """A line is one item of the census. Its values of the shared expert are all absent or none is."""
+    """A line is one item of the census. Its values of the shared expert are all absent or none is, and none where that has a gate."""
     reasons = {reason(observed.values[name]) for name in SHARED if name in observed.values} - {fields.DENSE, fields.NOT_A_STEP}
-    yield fact(CENSUS, fields.NO_SHARED not in reasons or len(reasons) == 1, f"fields of the shared expert in {observed.place}")
+    router = observed.place.run.router
+    holds = fields.NO_SHARED not in reasons or (len(reasons) == 1 and router is not None and not router.shared_gated)
+    yield fact(CENSUS, holds, f"fields of the shared expert in {observed.place}")
 
 
 def runner_up_gaps(lines: Sequence[Observed], place: Place) -> Iterator[Gap]:
@@ -138,8 +141,22 @@ def of_line(observed: Observed) -> Iterator[Gap]:
             yield formula(name, values, values[name], place)
     if place.layer >= 0:
         yield from routing.of_line(values, place)
+        yield from attention.of_line(values, place)
+        yield from delta_gates(values, place)
         for prefix in ("lens", "mid_lens"):
             yield from lens_bounds(values, prefix, place)
+
+
+def delta_gates(values: Values, place: Place) -> Iterator[Gap]:
+    """Those of all heads lie between 0 and 1; where each is there, least, mean and largest are theirs"""
+    for gate in ("delta_beta", "delta_decay"):
+        found = [values.get(f"{gate}_{name}") for name in ("min", "mean", "max")]
+        if found[0] is None or reason(found[0]):
+            continue
+        low, mean, high = map(float, found)  # type: ignore[arg-type]
+        yield fact(routing.GATES, 0 <= low <= mean <= high <= 1, f"{gate} in {place}")
+        if heads := values.get(f"{gate}s"):
+            yield same(routing.GATES, [min(heads), plain_sum(heads) / len(heads), max(heads)], [low, mean, high], f"{gate}s in {place}")
 
 
 def formula(name: str, inputs: Values, found: Any, place: Place) -> Gap:
@@ -177,8 +194,13 @@ def rank_in(logit: float, rank: int, tops: Sequence[float], where: str) -> Gap:
 
 
 def of_position(lines: Sequence[Observed]) -> Iterator[Gap]:
-    """What joins the lines of a step"""
+    """What joins the lines of a position"""
     by_slot = {observed.place.slot: observed.values for observed in lines}
+    before = by_slot["embed"]["residual_norm"]
+    for observed in lines:
+        if observed.place.layer >= 0:
+            yield from of_cell(before, observed.values, observed.place)
+            before = observed.values["residual_norm"]
     if "lm_head" not in by_slot:
         return
     place = next(observed.place for observed in lines if observed.place.slot == "lm_head")
@@ -189,6 +211,7 @@ def of_position(lines: Sequence[Observed]) -> Iterator[Gap]:
     yield from head_ranks(head, token, place)
     yield from entropy_bounds(head, place)
     yield from draw(by_slot["sampler"], head, token, place)
+    yield of_scale(before, head["final_scale"], place)
     if "dla_logit" in head:
         yield from attribution(by_slot["embed"], layers, head, place)
         for observed in cells:
@@ -234,7 +257,7 @@ def draw(sampler: Values, head: Values, token: int, place: Place) -> Iterator[Ga
 
 
 def attribution(embed: Values, layers: Sequence[Values], head: Values, place: Place) -> Iterator[Gap]:
-    """The direct contributions make y's logit; lm_head's rounding makes it the engine's"""
+    """The direct contributions make y's logit; that lm_head's rounding makes it the engine's is a formula"""
     inputs = position_inputs(embed, layers)
     for name in WHOLE_POSITION:
         yield formula(name, inputs, head[name], place)
@@ -243,9 +266,6 @@ def attribution(embed: Values, layers: Sequence[Values], head: Values, place: Pl
     norms += [layer[name] for layer in layers for name in ("attention_write_norm", "mlp_write_norm")]
     allowance = share_roundings(head, "", norms, place)
     yield closure(ATTRIBUTION, head["exact_logit"], terms, allowance, f"exact_logit in {place}")
-    rounding = head["lm_head_rounding"]
-    gap = abs(fsum([head["dla_logit"], rounding, -head["chosen_logit"]]))
-    yield Gap(HEAD_ROUNDING, gap, ROUNDING * abs(rounding), f"lm_head_rounding in {place}", magnitude=abs(rounding))
 
 
 def expert_closures(values: Values, head: Values, place: Place) -> Iterator[Gap]:
@@ -256,8 +276,8 @@ def expert_closures(values: Values, head: Values, place: Place) -> Iterator[Gap]
         if any(map(reason, (total, rounding, experts, head[f"direction_norm{component}"]))):
             continue
         terms, norms = [*experts, rounding], [values["mlp_write_norm"], *values["expert_write_norms"]]
-        if not reason(shared) and not reason(values["shared_output_norm"]):
-            terms, norms = [*terms, shared], [*norms, values["shared_output_norm"]]
+        if not reason(shared) and not reason(values["shared_write_norm"]):
+            terms, norms = [*terms, shared], [*norms, values["shared_write_norm"]]
         yield closure(EXPERTS, total, terms, share_roundings(head, component, norms, place), f"{names[0]} in {place}")
 
 

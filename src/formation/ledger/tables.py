@@ -27,7 +27,7 @@ from formation.ledger.lines import STEP_SLOTS, Line, LineRefusal, Place, Run, ch
 
 NOT_CAPTURED = "not captured"  # the field lies above the capture level of its line
 NOT_UTF8 = "not UTF-8"
-SHARED_EXPERT = "shared expert"  # which no router chooses, so that it has no gate
+SHARED_EXPERT = "shared expert"  # which no router chooses
 SHARED = -1
 LOGPROB_ROOM = 2.0**-20  # a logarithm of a probability near 1 may come out this far above 0
 
@@ -130,15 +130,15 @@ class CellRecord(Record):
     columns = (RUN_ID, place("position", "int", "of the row"), place("layer", "int", "from 0"), KIND, *columns_of("layer"))
 
 
-# Column, field of the chosen experts, field of the shared one, which has no gate, so that its output is its write.
+# Column, field of the chosen experts, field of the shared one, which no router knows.
 EXPERT: tuple[tuple[str, str, str], ...] = (
-    ("gate", "gates", ""),
+    ("gate", "gates", "shared_gate"),
     ("logit", "chosen_logits", ""),
     ("score", "chosen_scores", ""),
     ("selection", "chosen_selection", ""),
     ("bias", "chosen_biases", ""),
     ("output_norm", "expert_output_norms", "shared_output_norm"),
-    ("write_norm", "expert_write_norms", "shared_output_norm"),
+    ("write_norm", "expert_write_norms", "shared_write_norm"),
     ("cosine", "expert_write_cosines", "shared_write_cosine"),
     *((f"dla{component}", f"dla{component}_experts", f"dla{component}_shared") for component in COMPONENTS),
 )
@@ -148,10 +148,10 @@ LAYER: dict[str, Column] = {each.name: each for each in CellRecord.columns}
 def expert_columns() -> Iterator[Column]:
     for name, of_chosen, of_shared in EXPERT:
         field = LAYER[of_chosen]
-        reasons = tuple(reason for reason in field.absent if reason != fields.DENSE)
+        known = [*field.absent, *(LAYER[of_shared].absent if of_shared else (SHARED_EXPERT,))]
+        reasons = tuple(dict.fromkeys(reason for reason in known if reason != fields.DENSE))
         definition = f"one of {of_chosen}: {field.definition}" + (f"; of the shared expert {of_shared}" if of_shared else "")
-        yield column(field, name=name, dtype=field.dtype.removesuffix("[]"), length="", definition=definition,
-                     absent=reasons if of_shared else (*reasons, SHARED_EXPERT))  # fmt: skip
+        yield column(field, name=name, dtype=field.dtype.removesuffix("[]"), length="", definition=definition, absent=reasons)
 
 
 class ExpertRecord(Record):

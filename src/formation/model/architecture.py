@@ -1,4 +1,4 @@
-"""What every architecture offers: its shape, the parts it reads, and the three computations embed, layer, head."""
+"""What a run, a probe and an audit ask of a model: its shape, the parts it reads, and the three computations embed, layer, head."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from formation.kernels import ops
 from formation.kernels.tensor import F32, I64, Tensor
-from formation.model.moe import Experts
+from formation.model.moe import Experts, MixtureOfExperts
 from formation.model.quantisation import Quantisation, Stored
 from formation.model.taps import Probe
 
@@ -47,13 +47,15 @@ class Part:
 
 
 class Model(Protocol):
-    """One architecture with its constants. See `deepseek_v3` for the meaning of every argument."""
+    """One model with its constants. `decoder.Decoder` is one, and says what every argument means; what is no such decoder is a class of its own."""
 
     @property
     def shape(self) -> Shape: ...
     @property
     def quantisation(self) -> Quantisation: ...
 
+    @property
+    def moe(self) -> MixtureOfExperts: ...
     @property
     def router(self) -> ops.Router: ...
     @property
@@ -79,6 +81,7 @@ class Model(Protocol):
         self, layer: int, x: F32, positions: I64, cache: Any, tensors: Mapping[str, Tensor], experts: Experts,
         probe: Probe, *, threads: int, chunk: int,
     ) -> F32: ...  # fmt: skip
+    def likely_experts(self, layer: int, u: F32, tensors: Mapping[str, Tensor], *, threads: int) -> list[int]: ...
     def remember(
         self, layer: int, x: F32, positions: I64, cache: Any, tensors: Mapping[str, Tensor], *, threads: int, chunk: int
     ) -> None: ...  # fmt: skip

@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from formation.errors import UnsupportedError
-from formation.model import deepseek_v3, qwen3_next
+from formation.model import deepseek_v3, qwen3_moe, qwen3_next
 from formation.model.architecture import Model
 
 ARCHITECTURES: dict[str, Callable[[Mapping[str, Any]], Model]] = {
     "kimi_k25": deepseek_v3.read,
     "kimi_k2": deepseek_v3.read,
     "deepseek_v3": deepseek_v3.read,
+    "qwen3_moe": qwen3_moe.read,
     "qwen3_next": qwen3_next.read,
 }
 

@@ -79,7 +79,7 @@ OFF: Mapping[str, tuple[object, ...]] = {
     "add_cross_attention": (False,), "cross_attention_hidden_size": (None,), "is_encoder_decoder": (False,),
     "tie_encoder_decoder": (False,), "pruned_heads": ({}, None), "chunk_size_feed_forward": (0,),
     "sliding_window": (None,), "use_sliding_window": (False,), "attention_bias": (False,), "mlp_bias": (False,),
-    "pretraining_tp": (1,), "moe_layer_freq": (1,),
+    "pretraining_tp": (1,), "moe_layer_freq": (1,), "mlp_only_layers": ([], None), "decoder_sparse_step": (1,),
 }  # fmt: skip
 _MISSING: Any = object()
 

@@ -8,27 +8,38 @@ a = W (norm(y) silu(z))
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from formation.kernels import delta
 from formation.kernels.tensor import F32, I64
 from formation.model.linear import Modules
+from formation.model.moe import chunks
 from formation.model.quantisation import Quantisation, Stored, plain
-from formation.model.taps import Probe
+from formation.model.taps import Probe, Site, Tap, require_finite
 
 UNIT_EPS = 1e-6  # of the norm that brings q and k to length 1: fixed in the published code, whatever rms_norm_eps says
 
 
 class DeltaState:
-    """What one layer keeps of all positions before `filled`: per head its state, and the rows that the convolution still sees."""
+    """What one layer keeps of all positions before `filled`: per head its state, and the rows that the convolution still sees.
+
+    Attention keeps an entry of every position, this only the last state. `follow` is called with each state as it was, if it is set before.
+    """
 
     def __init__(self, heads: int, key: int, value: int, taps: int, channels: int) -> None:
+        self.heads, self.key, self.value, self.taps = heads, key, value, taps
         self.state = delta.new_state(heads, key, value)
         self.tail = np.zeros((taps - 1, channels), np.float32)
         self.filled = 0
+        self.follow: Callable[[int, F32, F32], object] | None = None  # position, matrices [H, K, V], tail [taps - 1, channels]
+
+    def matrices(self) -> F32:
+        """Of each head its state, keys by values                                                             [H, K, V]"""
+        return delta.state_matrices(self.state, self.key, self.value)
 
     def stand_at(self, first: int) -> None:
         """Rows go in once and in order; position 0 begins again."""
@@ -41,6 +52,10 @@ class DeltaState:
 @dataclass(frozen=True)
 class GatedDeltaNet:
     """Shapes and constants of one model's delta layers; the weights of a layer come with each call."""
+
+    kind: ClassVar[str] = "delta"
+    name: ClassVar[str] = "linear_attn"
+    heads: ClassVar[int] = 0  # that have softmax weights
 
     hidden: int  # D
     key_heads: int  # G
@@ -65,10 +80,11 @@ class GatedDeltaNet:
         """1/sqrt(K), rounded once to binary32"""
         return float(np.float32(1.0 / math.sqrt(self.key)))
 
-    def new_cache(self) -> DeltaState:
+    def new_cache(self, capacity: int) -> DeltaState:
+        """The same for any number of positions"""
         return DeltaState(self.value_heads, self.key, self.value, self.taps, self.channels)
 
-    def cache_bytes(self) -> int:
+    def cache_bytes(self, capacity: int) -> int:
         return 4 * (math.prod(delta.state_shape(self.value_heads, self.key, self.value)) + (self.taps - 1) * self.channels)
 
     def row_bytes(self) -> int:
@@ -100,11 +116,18 @@ class GatedDeltaNet:
         cache.stand_at(int(positions[0]))
         rows, z = self._projected(h, use)
         seen = np.concatenate([cache.tail, rows])  # [taps - 1 + T, channels]
-        cache.tail[:] = seen[len(h) :]
         q, k, v = self._heads(delta.conv_silu(seen, use.taps("conv1d.weight"), threads=use.threads), use.threads)
         beta, decay = self._gates(h, use)
-        cache.filled = int(positions[-1]) + 1
-        return delta.delta_rule(q, k, v, decay, beta, self.scale, cache.state, threads=use.threads), z
+        probe(Site(Tap.DELTA_BETA, layer), positions, beta)
+        probe(Site(Tap.DELTA_DECAY, layer), positions, decay)
+        y, watched = np.empty_like(v), probe.wants(Tap.DELTA_STATE) or cache.follow is not None
+        for part in chunks(len(h), 1 if watched else len(h)):  # a state that is looked at must have been there
+            y[part] = delta.delta_rule(q[part], k[part], v[part], decay[part], beta[part], self.scale, cache.state, threads=use.threads)
+            cache.tail[:] = seen[part.stop : part.stop + self.taps - 1]
+            cache.filled = int(positions[part][-1]) + 1
+            if watched:
+                show(cache, layer, positions[part], probe)
+        return y, z
 
     def _projected(self, h: F32, use: Modules) -> tuple[F32, F32]:
         """Rows for the convolution [T, channels], and z [T, H, V]: the matrix gives q, k, v, z of one key head after the other."""
@@ -130,3 +153,13 @@ class GatedDeltaNet:
         b, a = np.split(use.linear("in_proj_ba", h).reshape(len(h), self.key_heads, -1), 2, axis=2)
         b, a = (np.ascontiguousarray(part.reshape(len(h), -1)) for part in (b, a))
         return delta.delta_gates(b, a, use.vector("A_log"), use.vector("dt_bias"), threads=use.threads)
+
+
+def show(cache: DeltaState, layer: int, position: I64, probe: Probe) -> None:
+    """Copies of the state after `position` [1], for the probe and for whoever follows the cache"""
+    matrices, tail = cache.matrices(), cache.tail.copy()
+    require_finite(Site(Tap.DELTA_STATE, layer), position, matrices[None])
+    probe(Site(Tap.DELTA_STATE, layer), position, matrices[None])
+    probe(Site(Tap.DELTA_TAIL, layer), position, tail[None])
+    if cache.follow is not None:
+        cache.follow(int(position[0]), matrices, tail)

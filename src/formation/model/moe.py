@@ -54,12 +54,16 @@ class MixtureOfExperts:
 
     def stored(self, prefix: str, names: Collection[str]) -> list[Stored]:
         """What every token of the layer needs: all but the routed experts."""
-        found = [plain(f"{prefix}.gate.weight", self.router.experts, self.expert.hidden)]
-        if self.biased:
-            found.append(Stored(f"{prefix}.gate.e_score_correction_bias", ("F32", "BF16"), (self.router.experts,)))
+        found = self.stored_router(prefix)
         if self.shared_gated:
             found.append(plain(f"{prefix}.shared_expert_gate.weight", 1, self.expert.hidden))
         return found + (self.shared.stored(f"{prefix}.{self.shared_name}", names) if self.shared else [])
+
+    def stored_router(self, prefix: str) -> list[Stored]:
+        found = [plain(f"{prefix}.gate.weight", self.router.experts, self.expert.hidden)]
+        if self.biased:
+            found.append(Stored(f"{prefix}.gate.e_score_correction_bias", ("F32", "BF16"), (self.router.experts,)))
+        return found
 
     def stored_expert(self, prefix: str, expert: int, names: Collection[str]) -> list[Stored]:
         return self.expert.stored(f"{prefix}.experts.{expert}", names)
@@ -103,9 +107,11 @@ class MixtureOfExperts:
     def _add_shared(self, h: F32, layer: int, positions: I64, use: Modules, write: F32, started: np.ndarray, probe: Probe, chunk: int) -> None:
         assert self.shared is not None
         for part in chunks(len(h), chunk):
+            gates = ops.sigmoid(use.linear("shared_expert_gate", h[part])).reshape(-1) if self.shared_gated else None  # [rows]
+            if gates is not None:
+                probe(Site(Tap.SHARED_GATE, layer), positions[part], gates)
             output = self.shared(h[part], use.under(self.shared_name))
             probe(Site(Tap.EXPERT_OUTPUT, layer), positions[part], output)
-            gates = ops.sigmoid(use.linear("shared_expert_gate", h[part])).reshape(-1) if self.shared_gated else None  # [rows]
             ops.accumulate(write, started, np.arange(part.start, part.stop), output, gates, threads=use.threads)
 
 

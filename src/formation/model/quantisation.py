@@ -48,9 +48,16 @@ class Quantisation:
     scheme: str | None = None
     ignore: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        _compiled(self.ignore)
+
     def keeps_plain(self, module: str) -> bool:
         """Whether the config says that this module is not quantised (exact name, or `re:` pattern from its start)."""
-        return self.scheme is None or _matches(self.ignore, module)
+        if self.scheme is None:
+            return True
+        bare = module.removeprefix("language_model.")  # published patterns are written for either name
+        names = (module,) if bare == module else (module, bare)
+        return any(pattern.match(name) for pattern in _compiled(self.ignore) for name in names)
 
     def describe(self) -> str:
         return {None: "none", "int4": f"int4, groups of {GROUP}", "fp8": f"fp8 e4m3, {BLOCK}x{BLOCK} blocks"}[self.scheme]
@@ -82,10 +89,13 @@ def plain(name: str, *shape: int) -> Stored:
     return Stored(name, ("BF16", "F32", "F16"), shape)
 
 
-@lru_cache(maxsize=4096)
-def _matches(patterns: tuple[str, ...], module: str) -> bool:
-    bare = module.removeprefix("language_model.")  # published patterns are written for either name
-    return any(re.match(p[3:], n) if p.startswith("re:") else p == n for p in patterns for n in (module, bare))
+@lru_cache(maxsize=16)
+def _compiled(patterns: tuple[str, ...]) -> tuple[re.Pattern[str], ...]:
+    """Of exact names, and of what follows `re:`. Raises UnsupportedError for one that is no pattern."""
+    try:
+        return tuple(re.compile(p[3:] if p.startswith("re:") else re.escape(p) + r"\Z") for p in patterns)
+    except re.error as error:
+        raise UnsupportedError(f"quantization_config: expected patterns of module names, got {error.pattern!r}: {error}") from None
 
 
 def non_finite(tensor: Tensor) -> int | None:

@@ -6,13 +6,14 @@ All of it is computed in binary64 with the contract's log and pow, and rounded o
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from formation.errors import UnsupportedError
 from formation.kernels import ops
-from formation.kernels.tensor import F32
+from formation.kernels.tensor import F32, I64
 from formation.model.config import Keys
 
 PI = 3.141592653589793
@@ -62,6 +63,11 @@ class Rope:
         magnitude = self.yarn.magnitude(self.yarn.mscale_all_dim)
         return magnitude * magnitude
 
+    def table(self, positions: I64) -> tuple[F32, F32]:
+        """Cosines and sines of every position's angles                                           [T, width / 2] both"""
+        return ops.rope_table(positions, self.inverse_frequencies, self.table_factor)
+
+    @cached_property
     def inverse_frequencies(self) -> F32:
         """One per pair                                                                          [width / 2]"""
         half = self.width // 2
@@ -88,7 +94,7 @@ class Rope:
 def read_partial_rope(keys: Keys, head: int, usual: float) -> Rope:
     """As `read_rope`, of the first part of a head's dimensions: `partial_rotary_factor` of them, `usual` where the config says nothing."""
     name = "partial_rotary_factor"
-    section = keys.section("rope_parameters") or keys.section("rope_scaling") or Keys({})
+    section = _section(keys) or Keys({})
     inner, outer = (owner.number(name, owner.values.get(name, usual), low=0.0, high=1.0) for owner in (section, keys))
     if {name} <= section.values.keys() & keys.values.keys() and inner != outer:
         raise keys.refusal(name, f"{inner} as in {section.where}")
@@ -98,15 +104,26 @@ def read_partial_rope(keys: Keys, head: int, usual: float) -> Rope:
     return read_rope(keys, width, known=(name,))
 
 
+def _section(keys: Keys) -> Keys | None:
+    """`rope_parameters`, or `rope_scaling` as older configs say; both only if they say the same."""
+    newer, older = keys.section("rope_parameters"), keys.section("rope_scaling")
+    if newer and older and newer.values != older.values:
+        raise keys.refusal("rope_scaling", "nothing beside rope_parameters, or the same")
+    return newer or older
+
+
 def read_rope(keys: Keys, width: int, known: tuple[str, ...] = ()) -> Rope:
     """Reads `rope_theta` and `rope_scaling` (or `rope_parameters`, as newer configs write both together).
     `known` are keys of that section that were read before."""
-    section = keys.section("rope_parameters") or keys.section("rope_scaling")
+    if width % 2:
+        raise UnsupportedError(f"{keys.where}: expected an even number of dimensions to rotate, got {width}")
+    section, theta = _section(keys), keys.number("rope_theta", 10000.0, low=1.0001)
     if section is None:
-        return Rope(width, keys.number("rope_theta", 10000.0, low=1.0001), None)
-    theta_owner = section if "rope_theta" in section.values else keys
-    theta = theta_owner.number("rope_theta", 10000.0, low=1.0001)
-    keys.skip("rope_theta")
+        return Rope(width, theta, None)
+    inner = section.number("rope_theta", theta, low=1.0001)
+    if inner != theta and "rope_theta" in keys.values:
+        raise keys.refusal("rope_theta", f"{inner} as in {section.where}")
+    theta = inner
     name = "rope_type" if "rope_type" in section.values else "type"
     kind = section.choice(name, ("yarn", "default"))
     section.skip("type", "rope_type", *known)

@@ -16,7 +16,11 @@ from formation.kernels.tensor import F32, I64
 
 class Tap(StrEnum):
     EMBEDDING = "embedding"  # x_0: the row of the embedding table                                        [T, D]
-    CACHE_ENTRY = "cache_entry"  # what attention keeps of a position: latent, rotated key                [T, C+R]
+    CACHE_ENTRY = "cache_entry"  # what attention keeps of a position: latent, rotated key; keys, values  [T, C+R]
+    DELTA_BETA = "delta_beta"  # how much each head of a delta layer writes                               [T, H]
+    DELTA_DECAY = "delta_decay"  # what is left of each head's state when it writes                       [T, H]
+    DELTA_STATE = "delta_state"  # each head's state after a position; made only when wanted              [1, H, K, V]
+    DELTA_TAIL = "delta_tail"  # the rows before the convolution that the next sees, oldest first; then   [1, taps-1, channels]
     ATTENTION_WEIGHTS = "attention_weights"  # softmax over keys 0..p, zero beyond; made only when wanted [T, H, keys]
     ATTENTION_WRITE = "attention_write"  # a_l                                                            [T, D]
     AFTER_ATTENTION = "after_attention"  # u_l = x_l + a_l                                                [T, D]
@@ -25,6 +29,7 @@ class Tap(StrEnum):
     ROUTER_SELECTION = "router_selection"  # scores + bias: decides who is chosen                         [T, E]
     CHOSEN = "chosen"  # expert ids, ascending                                                            [T, K] int64
     GATES = "gates"  # weights of the chosen, in the same order                                           [T, K]
+    SHARED_GATE = "shared_gate"  # weight of the shared expert's output, where it has one                 [rows]
     EXPERT_OUTPUT = "expert_output"  # one expert, before its gate; the shared expert is expert -1        [rows, D]
     MLP_WRITE = "mlp_write"  # m_l                                                                        [T, D]
     RESIDUAL = "residual"  # x_{l+1} = u_l + m_l                                                          [T, D]

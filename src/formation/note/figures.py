@@ -39,6 +39,7 @@ from formation.note.words import number, token_text
 
 WIDTH = 482.0  # points between the margins
 LABELS = 20  # layers that are labelled at most
+ATTENTION, DELTA_NET = "attention", "delta net"
 
 
 # ---- the lens
@@ -134,7 +135,7 @@ def waterfall(formation: Formation) -> Figure:
     right = WIDTH - 30
     slot = (right - left) / (len(found) + 1)
     marks: list[Mark] = [*axis(scale, left, right), Line(left, scale(0.0), right, scale(0.0), FAINT, 0.6)]
-    marks += legend(left)
+    marks += legend(left, formation)
     for n, (bar, (begin, end)) in enumerate(zip(found, pairwise(ends), strict=True)):
         marks += one_bar(bar, begin, end, left + n * slot, slot, scale)
     marks += bar_labels(formation, left, slot, height - 18, len(found))
@@ -144,8 +145,14 @@ def waterfall(formation: Formation) -> Figure:
     return Figure(WIDTH, height, marks)
 
 
-def legend(left: float) -> Iterator[Mark]:
-    named = (("embedding", INK), ("attention write", BLUE), ("MLP or MoE write", YELLOW), ("the engine's logit", RED))
+def mixer(cell: CellRecord) -> str:
+    """What writes in the place of attention"""
+    return DELTA_NET if isinstance(cell.cache_entry_sha256, Absent) else ATTENTION
+
+
+def legend(left: float, formation: Formation) -> Iterator[Mark]:
+    writers = " or ".join(dict.fromkeys(mixer(cell) for cell in sorted(formation.cells, key=mixer)))
+    named = (("embedding", INK), (f"{writers} write", BLUE), ("MLP or MoE write", YELLOW), ("the engine's logit", RED))
     for n, (label, colour) in enumerate(named):
         yield Rect(left + 96 * n, 4, 6, 6, colour)
         yield Words(left + 9 + 96 * n, 7, label, fill=FAINT)
@@ -178,12 +185,12 @@ def bar_labels(formation: Formation, left: float, slot: float, y: float, count: 
 
 
 def strongest(formation: Formation, most: int) -> list[tuple[str, str, float]]:
-    """Name, ledger reference and value of the largest single contributions: embedding, attention, dense MLPs, experts"""
+    """Name, ledger reference and value of the largest single contributions: embedding, attention and delta nets, dense MLPs, experts"""
     step = formation.token.step
     found = [("embedding", f"{step}/embed/dla", float(formation.token.embed_dla))]
     for cell in formation.cells:
         where = f"{step}/layer {cell.layer}"
-        found.append((f"attention of layer {cell.layer}", f"{where}/dla_attention", cell.dla_attention))
+        found.append((f"{mixer(cell)} of layer {cell.layer}", f"{where}/dla_attention", cell.dla_attention))
         if not cell.chosen:
             found.append((f"MLP of layer {cell.layer}", f"{where}/dla_mlp", cell.dla_mlp))
     found += [of_expert(expert, formation) for expert in formation.experts if not isinstance(expert.dla, Absent)]

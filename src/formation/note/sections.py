@@ -56,8 +56,14 @@ def of_run(m: Material) -> Iterator[tuple[str, Value, str]]:
     yield "identity", Mono(anchor.checkpoint_sha256), "anchor.json/checkpoint/sha256"
     yield "tensor table", Mono(anchor.tensor_table_root), "anchor.json/…/tensor_table_root"
     moe = f"; {shape.chosen} of {shape.experts} experts a token from layer {shape.dense_layers} on" if shape.experts else ""
-    sizes = f"{shape.layers} layers, {number(shape.hidden)} wide, {shape.heads} heads, {number(shape.vocabulary)} tokens in the vocabulary{moe}"
+    widths = f"{number(shape.hidden)} wide, {shape.heads} heads, {number(shape.vocabulary)} tokens in the vocabulary"
+    sizes = f"{shape.layers} layers{deltas(m)}, {widths}{moe}"
     yield "model", sizes, f"{RUN}/shape"
+
+
+def deltas(m: Material) -> str:
+    count = m.bundle.run.kinds.count("delta")
+    return f", {count} of them delta nets" if count else ""
 
 
 def verdict_of(m: Material) -> str:
@@ -163,8 +169,16 @@ def waterfall_caption(f: Formation) -> str:
         f"`{step}/layer l/dla_attention` and `dla_mlp`, then all `dla_attention_rounding` and `dla_mlp_rounding` together "
         f"({number(figures.roundings(f.cells), 3)}). They add up to {number(token.dla_logit, 9)} (`{step}/lm_head/dla_logit`); with lm_head's own "
         f"rounding, {number(token.lm_head_rounding, 3)} (`lm_head_rounding`), to the engine's logit, {number(token.chosen_logit, 9)} "
-        "(`chosen_logit`)."
+        f"(`chosen_logit`).{mixers(f)}"
     )
+
+
+def mixers(f: Formation) -> str:
+    """Which layers have attention, where not all do"""
+    layers = [str(cell.layer) for cell in f.cells if figures.mixer(cell) == figures.ATTENTION]
+    if len(layers) == len(f.cells):
+        return ""
+    return f" Layers with attention: {', '.join(layers) or 'none'}; a delta net writes in the others (`-1/run/layer_kinds`)."
 
 
 def routing_caption(m: Material, step: int) -> str:

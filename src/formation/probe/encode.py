@@ -26,13 +26,18 @@ class Observation(TypedDict):
     derived: Values
 
 
+def plain(values: F32) -> memoryview:
+    """The values as little-endian binary32, where they lie if they are that"""
+    return np.ascontiguousarray(values).astype("<f4", copy=False).data
+
+
 def little_endian(values: F32) -> bytes:
-    return np.ascontiguousarray(values).astype("<f4", copy=False).tobytes()
+    return plain(values).tobytes()
 
 
 def digest(values: F32) -> str:
     """SHA-256 of the values as little-endian binary32, lowercase hex"""
-    return hashlib.sha256(little_endian(values)).hexdigest()
+    return hashlib.sha256(plain(values)).hexdigest()
 
 
 def vector(values: F32) -> str:

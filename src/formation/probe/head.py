@@ -27,7 +27,7 @@ class Head(Protocol):
     def threads(self) -> int: ...
     @property
     def vocabulary(self) -> int: ...
-    def norm_weight(self) -> F32: ...  # [D]
+    def norm_weight(self) -> F32: ...  # what rows are multiplied by                                         [D]
     def rows(self, ids: Sequence[int]) -> F32: ...  # of lm_head, widened                                    [n, D]
     def logits(self, x: F32) -> F32: ...  # of rows x [n, D], by the engine's own arithmetic                 [n, V]
     def normed(self, x: F32) -> F32: ...  # rows x [n, D] under the final norm                               [n, D]
@@ -51,7 +51,8 @@ class ModelHead:
         return ModelHead(self._model, self._tensors, threads=threads)
 
     def norm_weight(self) -> F32:
-        return self._use.vector("model.norm.weight")
+        stored = self._use.vector("model.norm.weight")
+        return ops.add(stored, np.ones_like(stored), threads=1) if self._model.centred else stored
 
     def rows(self, ids: Sequence[int]) -> F32:
         return ops.gather(self._use.matrix(self._name), np.array(ids, np.int64), threads=self.threads)
@@ -60,7 +61,7 @@ class ModelHead:
         return self._model.head(x, np.zeros(len(x), np.int64), self._tensors, Blind(), threads=self.threads)
 
     def normed(self, x: F32) -> F32:
-        return self._use.norm("model.norm", x, self._model.eps)
+        return self._use.norm("model.norm", x, self._model.eps, centred=self._model.centred)
 
     def some_logits(self, normed: F32, ids: slice, *, threads: int) -> F32:
         """The same sums as in `logits`: a product with fewer rows of lm_head computes each of its sums alike."""

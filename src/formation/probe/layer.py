@@ -37,9 +37,10 @@ class Routed:
 
 @dataclass(frozen=True)
 class Cell:
-    """One layer at one position: a, u, m, x' [D] and what attention keeps [C+R]; views, valid while the layer's rows are.
+    """One layer at one position: a, u, m, x' [D]; views, valid while the layer's rows are. `mixer` is of attention what it keeps, (cache entry [C],);
+    of a delta net its gates, (beta, decay) [H].
 
-    `outputs` [K, D] and `shared` [D], before gates, are there only at detailed positions of layers that have them.
+    `outputs` [K, D] and `shared` [D], before gates, are there only at detailed positions of layers that have them; `shared_gate` [1] if it has one.
     """
 
     layer: int
@@ -48,21 +49,26 @@ class Cell:
     u: F32
     m: F32
     after: F32
-    cache_entry: F32
+    mixer: tuple[F32, ...]
     routed: Routed | None
-    outputs: F32 | None
-    shared: F32 | None
+    outputs: F32 | None = None
+    shared: F32 | None = None
+    shared_gate: F32 | None = None
 
     def copied(self) -> Cell:
         """One that stays when the layer's rows are gone, without what only shares are computed from"""
-        rows = (self.a.copy(), self.u.copy(), self.m.copy(), self.after.copy(), self.cache_entry.copy())
-        return Cell(self.layer, self.position, *rows, self.routed and self.routed.copied(), None, self.shared)
+        rows = (self.a.copy(), self.u.copy(), self.m.copy(), self.after.copy())
+        return Cell(self.layer, self.position, *rows, (), self.routed and self.routed.copied())
+
+
+MIXER = {"attention": (Tap.CACHE_ENTRY,), "delta": (Tap.DELTA_BETA, Tap.DELTA_DECAY)}  # what each kind of layer must show of every position
 
 
 class LayerRows:
     """Taps of layer `layer` at `positions` [n] (consecutive), whose residual at its start is x [n, D]."""
 
-    def __init__(self, layer: int, positions: I64, x: F32, detailed: frozenset[int]) -> None:
+    def __init__(self, layer: int, positions: I64, x: F32, detailed: frozenset[int], kind: str = "attention") -> None:
+        self.kind = kind
         self.layer = layer
         self.positions = positions
         self.x = x
@@ -85,11 +91,12 @@ class LayerRows:
 
     def cells(self) -> Iterator[Cell]:
         """Each position's. Raises RuleBroken if a tensor was not shown."""
-        taps = (Tap.ATTENTION_WRITE, Tap.AFTER_ATTENTION, Tap.MLP_WRITE, Tap.RESIDUAL, Tap.CACHE_ENTRY)
+        taps = (Tap.ATTENTION_WRITE, Tap.AFTER_ATTENTION, Tap.MLP_WRITE, Tap.RESIDUAL, *MIXER[self.kind])
         rows = zip(*(self.floats(tap) for tap in taps), strict=True)
-        for position, (a, u, m, after, cache_entry), routed in zip(self.positions.tolist(), rows, self._routed(), strict=True):
-            experts = self._outputs.get(position), self._shared.get(position)
-            yield Cell(self.layer, position, a, u, m, after, cache_entry, routed, *experts)
+        for position, (a, u, m, after, *mixer), routed in zip(self.positions.tolist(), rows, self._routed(), strict=True):
+            shared = self._shared.get(position)
+            gate = None if shared is None or not self.shared_gated else self._row(Tap.SHARED_GATE, position)
+            yield Cell(self.layer, position, a, u, m, after, tuple(mixer), routed, self._outputs.get(position), shared, gate)
 
     def _routed(self) -> Iterator[Routed | None]:
         if not self.has_experts:
@@ -111,10 +118,21 @@ class LayerRows:
     def has_experts(self) -> bool:
         return Tap.CHOSEN in self._taps
 
+    @property
+    def shared_gated(self) -> bool:
+        return Tap.SHARED_GATE in self._taps
+
+    def _row(self, tap: Tap, position: int) -> F32:
+        at = position - int(self.positions[0])
+        return self.floats(tap)[at : at + 1]
+
+    def missing(self, tap: Tap, position: int) -> RuleBroken:
+        return self._broken(f"expected its {tap.replace('_', ' ')}, got none", position - int(self.positions[0]))
+
     def _all(self, tap: Tap) -> NDArray[np.generic]:
         shown = self._shown.get(tap)
         if shown is None or not shown.all():
-            raise self._broken(f"expected its {tap.replace('_', ' ')}, got none", 0 if shown is None else int(shown.argmin()))
+            raise self.missing(tap, int(self.positions[0 if shown is None else int(shown.argmin())]))
         return self._taps[tap]
 
     def _broken(self, sentence: str, row: int) -> RuleBroken:
@@ -125,7 +143,7 @@ class LayerRows:
     def put_expert(self, expert: int, positions: I64, output: F32) -> None:
         """Output [rows, D] of a chosen expert, or of the shared one (-1), before its gate"""
         rows = positions - self.positions[0]
-        gates = self._gates(expert, rows) if expert >= 0 else None
+        gates = self._gates(expert, rows) if expert >= 0 else self._shared_gates(rows)
         if self._combination is None:
             self._combination = np.empty_like(self.x)
         ops.accumulate(self._combination, self._started, rows, output, gates, threads=1)
@@ -142,6 +160,10 @@ class LayerRows:
         self._answered[rows] |= here
         gates: F32 = self.floats(Tap.GATES)[rows][here]
         return gates
+
+    def _shared_gates(self, rows: I64) -> F32 | None:
+        """Those of these rows, shown before their outputs; None if the shared expert has no gate. One that was not shown makes another sum than m"""
+        return np.ascontiguousarray(self._taps[Tap.SHARED_GATE][rows], np.float32) if self.shared_gated else None
 
     def _keep(self, expert: int, row: int, values: F32) -> None:
         position = int(self.positions[row])

@@ -53,7 +53,7 @@ class PendingStep:
 
     def add(self, observed: Observed) -> None:
         cell = observed.cell.copied()
-        self.layers[cell.layer] = StepLayer(cell.a, cell.u, cell.m, cell.after, observed.writes, cell.shared)
+        self.layers[cell.layer] = StepLayer(cell.a, cell.u, cell.m, cell.after, observed.writes, observed.shared)
         self._cells[cell.layer] = cell
         self.values[f"layer {cell.layer}"] = observed.measured, observed.derived
 

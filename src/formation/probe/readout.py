@@ -10,7 +10,7 @@ from formation.kernels import ops, readout
 from formation.kernels.ops import F64
 from formation.kernels.reference_choose import open_experts
 from formation.kernels.tensor import F32, I64
-from formation.ledger.fields import ZERO_NORM
+from formation.ledger.fields import UNGATED, ZERO_NORM
 from formation.probe.encode import Values, absent, digest, doubles, integers, number, vector
 from formation.probe.layer import Routed
 
@@ -25,8 +25,8 @@ def embed_values(x: F32) -> Values:
     return {"residual_sha256": digest(x), "residual_norm": number(readout.norms(x[None], threads=1)[0])}
 
 
-def row_values(a: F32, u: F32, m: F32, after: F32, cache_entry: F32) -> Values:
-    """The rows of one layer at one position: a, u, m, x' [D] and what attention keeps [C+R]"""
+def row_values(a: F32, u: F32, m: F32, after: F32) -> Values:
+    """The rows of one layer at one position: a, u, m, x' [D]"""
     norms = readout.norms(np.stack([a, u, m, after]), threads=1)
     names = ("attention_write_norm", "after_attention_norm", "mlp_write_norm", "residual_norm")
     largest = int(np.abs(after).argmax())  # the first on ties
@@ -34,7 +34,6 @@ def row_values(a: F32, u: F32, m: F32, after: F32, cache_entry: F32) -> Values:
         "residual_sha256": digest(after),
         "attention_write_sha256": digest(a),
         "mlp_write_sha256": digest(m),
-        "cache_entry_sha256": digest(cache_entry),
         **{name: number(norm) for name, norm in zip(names, norms, strict=True)},
         "residual_largest": number(abs(after[largest])),
         "residual_largest_dimension": largest,
@@ -92,21 +91,42 @@ def gated(outputs: F32, gates: F32) -> F32:
     return writes
 
 
-def expert_values(outputs: F32, writes: F32, shared: F32 | None, m: F32) -> Values:
-    """Chosen experts' outputs and writes [K, D], the shared expert's write and the layer's [D]"""
-    found: Values = {
+def expert_values(outputs: F32, writes: F32, m: F32) -> Values:
+    """Chosen experts' outputs and writes [K, D], and the layer's [D]"""
+    return {
         "expert_output_norms": vector(readout.norms(outputs, threads=1)),
         "expert_write_norms": vector(readout.norms(writes, threads=1)),
         "expert_write_cosines": cosines(writes, m),
     }
-    if shared is not None:
-        cosine = cosines(shared[None], m)
-        found["shared_output_norm"] = number(readout.norms(shared[None], threads=1)[0])
-        found["shared_write_cosine"] = cosine[0] if isinstance(cosine, list) else cosine
+
+
+def shared_values(output: F32, gate: F32 | None, write: F32, m: F32) -> Values:
+    """The shared expert's output, gate [1] if it has one, and write [D]"""
+    lengths, cosine = readout.norms(np.stack([output, write]), threads=1), cosines(write[None], m)
+    return {
+        "shared_output_norm": number(lengths[0]),
+        "shared_write_norm": number(lengths[1]),
+        "shared_gate": absent(UNGATED) if gate is None else number(gate[0]),
+        "shared_write_cosine": cosine[0] if isinstance(cosine, list) else cosine,
+    }
+
+
+# ---- attention and delta nets
+
+
+def state_values(matrices: F32) -> Values:
+    """Of the state of a delta layer after one position [H, K, V]"""
+    whole = readout.norms(np.ascontiguousarray(matrices).reshape(1, -1), threads=1)[0]
+    return {"delta_state_norm": number(whole), "delta_state_norms": vector(readout.norms(matrices.reshape(len(matrices), -1), threads=1))}
+
+
+def delta_values(beta: F32, decay: F32) -> Values:
+    """Gates of one position [H]"""
+    found: Values = {}
+    for name, gate in (("delta_beta", beta), ("delta_decay", decay)):
+        found |= {f"{name}_min": number(gate.min()), f"{name}_mean": number(mean(gate.astype(np.float64))), f"{name}_max": number(gate.max())}
+        found[f"{name}s"] = vector(gate)
     return found
-
-
-# ---- attention
 
 
 def attention_values(weights: F32, *, by_head: bool) -> Values:

@@ -13,7 +13,7 @@ Memory: during a layer its taps for all new positions of the pass; from then on 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -21,7 +21,7 @@ import numpy as np
 from formation.errors import RuleBroken
 from formation.kernels import ops
 from formation.kernels.tensor import F32, I64
-from formation.ledger.fields import DENSE, LEVELS, NO_BIAS, NO_SHARED, NOT_A_STEP
+from formation.ledger.fields import ATTENTION_LAYER, DELTA_LAYER, DENSE, LEVELS, NO_BIAS, NO_SHARED, NOT_A_STEP, UNGATED
 from formation.model.architecture import Shape
 from formation.model.taps import Site, Tap
 from formation.probe import readout
@@ -35,26 +35,28 @@ from formation.probe.sidecars import Sidecars
 from formation.probe.spool import Spool
 
 UNUSED = {Tap.FINAL_NORM, Tap.LOGITS}  # the caller has the logits
-KEPT_BYTES = 64 << 20  # of attention weights that wait to be summarised
+LARGE = {Tap.ATTENTION_WEIGHTS, Tap.DELTA_STATE}
+KEPT_BYTES = 64 << 20  # of attention weights that wait to be summarised, and as much of states
 
 Tape = list[tuple[Site, I64, F32 | I64]]
 Write = Callable[[list[Observation]], Iterable[None]]
 
 
 class Recorder:
-    """`biases`: layer -> what its router adds to the scores [E]; empty for a router without. Levels: minimal, standard, full.
-    `sidecars` get the rows. Positions before `first` were recorded earlier: a resumed run computes them again, unobserved. Without `later`
-    nothing is left for later."""
+    """`biases`: layer -> what its router adds to the scores [E]; empty for a router without. Levels: minimal, standard, full. `kinds`: what mixes
+    positions in each layer; empty where attention does in all. `sidecars` get the rows. Positions before `first` were recorded earlier: a resumed run
+    computes them again, unobserved. Without `later` nothing is left for later."""
 
     def __init__(
         self, shape: Shape, router: ops.Router, biases: Mapping[int, F32], steps: range, *,
         level: str = "standard", prompt_level: str = "minimal", sidecars: Sidecars | None = None, first: int = 0,
-        threads: int = 1, later: bool = False,
+        threads: int = 1, later: bool = False, kinds: Sequence[str] = (),
     ) -> None:  # fmt: skip
         if level not in LEVELS or prompt_level not in LEVELS:
             raise ValueError(f"recorder: expected levels of {', '.join(LEVELS)}, got {level} and {prompt_level}")
         self.shape, self.router, self.biases, self.steps = shape, router, biases, steps
         self.level, self.prompt_level = level, prompt_level
+        self.kinds = tuple(kinds) or ("attention",) * shape.layers
         self._next = first  # the first position that no finished pass has shown
         self.sidecars = sidecars
         self._open: LayerProbe | None = None  # the layer that is being shown
@@ -110,15 +112,16 @@ class Recorder:
 
     def _new_layer(self, layer: int, positions: I64, x: F32) -> LayerProbe:
         self._tape = []
-        return LayerProbe(layer, positions, x, level=self._level, router=self.router, bias=self.biases.get(layer))
+        bias, kind = self.biases.get(layer), self.kinds[layer]
+        return LayerProbe(layer, positions, x, level=self._level, router=self.router, bias=bias, kind=kind)
 
     def _can_wait(self, site: Site, positions: I64, values: F32 | I64) -> bool:
-        """In a pass over a single step, all that its layers show; attention weights as far as there is room for them."""
+        """In a pass over a single step, all that its layers show; attention weights and states as far as there is room for them."""
         assert self._open is not None
         if not self._aside.later or len(self._open.rows.positions) > 1 or int(positions[0]) not in self.steps:
             return False
         waiting = 1 + self._pending[int(positions[0])].job.waiting
-        return site.tap is not Tap.ATTENTION_WEIGHTS or waiting * values.nbytes <= KEPT_BYTES
+        return site.tap not in LARGE or waiting * values.nbytes <= KEPT_BYTES
 
     def _layer(self, layer: int) -> LayerProbe:
         if self._open is None or self._open.rows.layer != layer:
@@ -165,7 +168,8 @@ class Recorder:
 
     def _reasons(self, layer: int) -> set[str]:
         """Why values of this layer may be absent"""
-        return {DENSE} if layer < self.shape.dense_layers else {NO_SHARED} | (set() if self.biases else {NO_BIAS})
+        own = {DELTA_LAYER if self.kinds[layer] == "delta" else ATTENTION_LAYER}
+        return own | ({DENSE} if layer < self.shape.dense_layers else {NO_SHARED, UNGATED} | (set() if self.biases else {NO_BIAS}))
 
     def _store(self, position: int, slot: str, measured: Values, derived: Values, reasons: set[str]) -> None:
         kind, level = slot.partition(" ")[0], self.prompt_level

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import tempfile
 from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
+from formation.errors import EnvironmentFault
 from formation.probe.encode import Values
 
 IN_MEMORY_BYTES = 16 << 20  # beyond, an unnamed temporary file
@@ -26,14 +29,17 @@ class Spool:
     def put(self, position: int, slot: str, measured: Values, derived: Values) -> None:
         data = json.dumps([measured, derived]).encode()  # floats keep every bit: Python writes the shortest text that reads back
         offsets, at = self._offsets(position, slot)
+        with on_disk():
+            place = self._file.seek(0, 2)
+            self._file.write(len(data).to_bytes(LENGTH_BYTES, "little") + data)
         self._held += offsets[at] == NOWHERE
-        offsets[at] = self._file.seek(0, 2)
-        self._file.write(len(data).to_bytes(LENGTH_BYTES, "little") + data)
+        offsets[at] = place
 
     def take(self, position: int, slot: str) -> tuple[Values, Values]:
         offsets, at = self._offsets(position, slot)
-        self._file.seek(offsets[at])
-        measured, derived = json.loads(self._file.read(int.from_bytes(self._file.read(LENGTH_BYTES), "little")))
+        with on_disk():
+            self._file.seek(offsets[at])
+            measured, derived = json.loads(self._file.read(int.from_bytes(self._file.read(LENGTH_BYTES), "little")))
         offsets[at] = NOWHERE
         self._held -= 1
         if not self._held:
@@ -51,4 +57,17 @@ class Spool:
         return offsets, at
 
     def close(self) -> None:
-        self._file.close()
+        with suppress(OSError):  # what it still holds for a full disk is of no use to anybody
+            self._file.close()
+
+
+@contextmanager
+def on_disk() -> Iterator[None]:
+    """Raises EnvironmentFault, which names the folder."""
+    try:
+        yield
+    except OSError as error:
+        raise EnvironmentFault(
+            f"expected to keep values of the prompt in {tempfile.gettempdir()}, got {error.strerror or error}",
+            hint="free space there, or name a folder on another disk in TMPDIR, then resume",
+        ) from error

@@ -25,7 +25,7 @@ CENTRED, RUNNER_UP = "_centred", "_runner_up"
 
 @dataclass(frozen=True)
 class StepLayer:
-    """Rows of one layer at one step: a, u, m, x' [D], the gated writes [K, D] and the shared expert's [D] where there are any."""
+    """Rows of one layer at one step: a, u, m, x' [D], the gated writes of the chosen experts [K, D] and of the shared one [D] where there are any."""
 
     a: F32
     u: F32

@@ -32,6 +32,8 @@ class Reads:
 
     disk_bytes: int
     unused_bytes: int
+    guessed_bytes: int  # of the parts' disk bytes, those read on a guess that was right
+    guessed_unused_bytes: int  # of the unused bytes, those of guesses that were wrong
     parts: tuple[PartReads, ...]
     shards: tuple[str, ...]
 
@@ -67,7 +69,8 @@ class ReadLog:
         rows = PartReads("embedding", disk_bytes=account.row_bytes, disk_uses=1, seconds_waited=self._seconds_for_rows)
         parts, shards = self._parts, self._shards
         self._parts, self._shards, self._seconds_for_rows = {}, set(), 0.0
-        return Reads(account.disk_bytes, account.unused_bytes, (rows, *parts.values()), tuple(sorted(shards)))
+        disk = (account.disk_bytes, account.unused_bytes, account.guessed_bytes, account.guessed_unused_bytes)
+        return Reads(*disk, (rows, *parts.values()), tuple(sorted(shards)))
 
     def _add(self, event: ReadEvent) -> None:
         name = "lm_head" if event.key == ("head",) else f"layer {event.key[1]}"

@@ -16,6 +16,7 @@ from formation.model.architecture import Key, Model
 from formation.model.quantisation import non_finite
 from formation.model.taps import Blind, Probe
 from formation.run.account import ReadLog
+from formation.run.foresight import MOST_ROWS, Foresight
 from formation.run.plan import Plan
 from formation.weights.stream import WeightStream
 
@@ -33,9 +34,11 @@ class Progress:
 
 
 class Executor:
-    """One model over one weight stream. Bits depend on the ids alone; plan, threads and probe change only memory and speed."""
+    """One model over one weight stream. Bits depend on the ids alone; plan, guesses, threads and probe change only memory and speed."""
 
-    def __init__(self, model: Model, stream: WeightStream, plan: Plan, *, threads: int, progress: Callable[[Progress], None] | None) -> None:
+    def __init__(
+        self, model: Model, stream: WeightStream, plan: Plan, *, threads: int, progress: Callable[[Progress], None] | None, guess: bool = True
+    ) -> None:  # fmt: skip
         self.model = model
         self.stream = stream
         self.chunk = plan.chunk
@@ -46,6 +49,10 @@ class Executor:
         self._embedding = model.part(("embedding",), self._names).names[0]
         self.resident = frozenset(plan.resident)
         self._to_pin = set(plan.resident)
+        self._guess = guess
+        self._foresight: Foresight | None = None  # of the pass
+        if guess:
+            stream.pin(plan.routers)
 
     def forward(
         self, ids: Sequence[int], first: int, caches: Sequence[Any], *, rows: int, probe: Probe | None = None, hold_head: ExitStack | None = None
@@ -56,6 +63,8 @@ class Executor:
         `hold_head` is closed, if there is one.
         """
         probe = Blind() if probe is None else probe
+        self._foresight = Foresight(self.model, self.stream, probe, threads=self.threads) if self._guess and len(ids) <= MOST_ROWS else None
+        probe = self._foresight or probe
         began = time.monotonic()
         positions = np.arange(first, first + len(ids), dtype=np.int64)
         x = self.model.embed(self.reads.rows(self._embedding, ids), positions, probe)  # [T, D]
@@ -78,7 +87,7 @@ class Executor:
             return self.model.layer(layer, x, positions, cache, tensors, self._experts, probe, threads=self.threads, chunk=self.chunk)
 
     def _after(self, layer: int, last: bool) -> list[Key]:
-        """Always-needed parts to read while this layer computes. Experts of later layers, by prediction, will be added here."""
+        """Always-needed parts to read while this layer computes."""
         if last:
             return []
         return [("layer", layer + 1) if layer + 1 < self.model.shape.layers else ("head",)]
@@ -86,6 +95,8 @@ class Executor:
     def _experts(self, layer: int, chosen: Sequence[int]) -> Iterator[tuple[int, Mapping[str, Tensor]]]:
         keys = [("expert", layer, expert) for expert in chosen]
         self.stream.prefetch(keys, first=True)
+        if self._foresight and self.stream.reading:  # what is all in memory needs no guess
+            self._foresight.look(layer)
         for expert, key in zip(chosen, keys, strict=True):
             with self._use(key) as tensors:
                 yield expert, tensors

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Self
+from weakref import WeakSet
 
-from formation.errors import PromptError
+from formation.errors import BudgetError, PromptError
 from formation.kernels.tensor import F32, Tensor
 from formation.model.catalog import read_model
 from formation.model.linear import Modules
@@ -18,6 +19,7 @@ from formation.run.account import Reads
 from formation.run.check import check_tensors
 from formation.run.executor import Executor, Progress
 from formation.run.observe import Observe, together
+from formation.run.past import Past
 from formation.run.plan import Plan, make_plan, slot_sizes
 from formation.run.sample import Choice, Greedy, Sampler
 from formation.weights.checkpoint import Checkpoint
@@ -41,6 +43,7 @@ class Step:
 class Engine:
     """Runs one checkpoint. `memory` ("8GiB", bytes, or None for a safe share of what is free) bounds weights, caches and activations.
 
+    `guess=False` reads no expert before a router has chosen it: see foresight.py.
     `keep_cache=False` recomputes the whole prefix at each step: the same bits, for those who want to see it.
     Who sets a `probe` that keeps much says in `probe_bytes` how much that is for a run of so many positions: the budget holds it too, and
     the head stays in use between two steps, so that looking at rows through it reads nothing again. `idle` is called whenever a pass would
@@ -50,7 +53,7 @@ class Engine:
 
     def __init__(
         self, checkpoint: Checkpoint, *, memory: str | int | None = None, threads: int | None = None, keep_cache: bool = True,
-        reader_threads: int = 4, progress: Callable[[Progress], None] | None = None, probe: Probe | None = None,
+        reader_threads: int = 4, progress: Callable[[Progress], None] | None = None, probe: Probe | None = None, guess: bool = True,
     ) -> None:  # fmt: skip
         self.checkpoint = checkpoint
         self.model = read_model(checkpoint.config)
@@ -62,10 +65,15 @@ class Engine:
         self.probe_bytes: Callable[[int], int] | None = None
         self.idle: Callable[[], bool] | None = None
         self._reader_threads = reader_threads
+        self._guess = guess
         parts = check_tensors(self.model, checkpoint)
+        if guess:
+            keys = [("router", layer) for layer in self.model.shape.expert_layers()]
+            parts |= {key: self.model.part(key, checkpoint.tensors) for key in keys}
         self._units = [Unit(key, part.names) for key, part in parts.items()]
         self._sizes = slot_sizes(parts, self.model.shape, checkpoint.tensors)
         self._executor: Executor | None = None
+        self._pasts: WeakSet[Past] = WeakSet()
 
     def __enter__(self) -> Self:
         return self
@@ -83,10 +91,24 @@ class Engine:
         """What to know about how the weights are being read: None where direct reads work, and before the first pass."""
         return self._executor.stream.reader.advice if self._executor else None
 
-    def plan(self, positions: int, logit_rows: int = 1) -> Plan:
-        """How `positions` positions would be run. Raises BudgetError when they cannot."""
+    def past(self, room: int = 0) -> Past:
+        """For `generate`: what the layers keep of a sequence that goes on. The budget holds it as long as somebody has it.
+
+        `room` for so many positions is made at once, as far as an eighth of the budget goes: a past that grows later takes memory from the weights.
+        """
+        past = Past(self.model)
+        while past.bytes_for(room) > self.budget // 8 and room:
+            room //= 2
+        if room:
+            past.caches(room)
+        self._pasts.add(past)
+        return past
+
+    def plan(self, positions: int, logit_rows: int = 1, past: Past | None = None) -> Plan:
+        """How `positions` positions would be run, their caches those of `past`. Raises BudgetError when they cannot."""
         capture = self.probe_bytes(positions) if self.probe_bytes else 0
-        return make_plan(self.model, self._sizes, self.budget, positions, logit_rows, capture)
+        others = sum(other.nbytes for other in self._pasts if other is not past)
+        return make_plan(self.model, self._sizes, self.budget - others, positions, logit_rows, capture)
 
     def logits(self, ids: Sequence[int], *, observe: Observe | None = None) -> F32:
         """Logits of every position, in one layer-major pass                                      [T, vocabulary]
@@ -94,7 +116,7 @@ class Engine:
         `observe` hands copies of tensors on the way to callables: {"layer.3.router": f}, see run/observe.py for the names.
         """
         self._check_prompt(ids, 0)
-        probe = together(self.probe, observe, self.model.shape)
+        probe = together(self.probe, observe, self.model)
         executor = self._prepare(len(ids), len(ids))
         return executor.forward(ids, 0, self._new_caches(len(ids)), rows=len(ids), probe=probe)
 
@@ -106,28 +128,32 @@ class Engine:
 
     def generate(
         self, ids: Sequence[int], max_new_tokens: int, sampler: Sampler | None = None, *, stop: Collection[int] = (),
-        observe: Observe | None = None,
+        observe: Observe | None = None, past: Past | None = None,
     ) -> Iterator[Step]:  # fmt: skip
         """Steps after the prompt `ids`, at most `max_new_tokens`, ending after an id of `stop`. The last token is never stepped.
 
-        `observe` as in `logits`, in every pass: the prompt's, then one for each step.
+        `observe` as in `logits`, in every pass: the prompt's, then one for each step. What `past` knows of the prompt is not computed again.
         """
         self._check_prompt(ids, max_new_tokens)
-        probe = together(self.probe, observe, self.model.shape)
-        return self._steps(list(ids), max_new_tokens, sampler or Greedy(), frozenset(stop), probe)
+        probe = together(self.probe, observe, self.model)
+        return self._steps(list(ids), max_new_tokens, sampler or Greedy(), frozenset(stop), probe, past or Past(self.model))
 
-    def _steps(self, ids: list[int], max_new_tokens: int, sampler: Sampler, stop: frozenset[int], probe: Probe | None) -> Iterator[Step]:
-        positions = len(ids) + max_new_tokens - 1
-        executor = self._prepare(positions, 1)
+    def _steps(
+        self, ids: list[int], max_new_tokens: int, sampler: Sampler, stop: frozenset[int], probe: Probe | None, past: Past
+    ) -> Iterator[Step]:  # fmt: skip
+        capacity = self._capacity(len(ids) + max_new_tokens - 1, past)
+        executor = self._prepare(capacity, 1, past)
         executor.stream.idle = self.idle
-        caches, done = self._new_caches(positions), 0
+        caches, done = past.caches(capacity), past.known(ids)
         executor.reads.take()  # what came before belongs to other calls
         for _ in range(max_new_tokens):
             began = time.monotonic()
             done = done if self.keep_cache else 0
             with ExitStack() as held:
                 after = held if self.probe_bytes else None
+                past.ids = []  # a pass that fails leaves nobody knows what
                 logits = executor.forward(ids[done:], done, caches, rows=1, probe=probe, hold_head=after)[0]
+                past.ids = list(ids)
                 choice = sampler.choose(logits, len(ids))
                 done = len(ids)
                 ids.append(choice.id)
@@ -164,16 +190,22 @@ class Engine:
     def _new_caches(self, positions: int) -> list[Any]:
         return [self.model.new_cache(layer, positions) for layer in range(self.model.shape.layers)]
 
-    def _prepare(self, positions: int, logit_rows: int) -> Executor:
+    def _capacity(self, positions: int, past: Past) -> int:
+        """Room for more than these positions, where the sequence grows and the budget holds it"""
+        with suppress(BudgetError):
+            return self.plan(past.roomy(positions), 1, past).positions
+        return positions
+
+    def _prepare(self, positions: int, logit_rows: int, past: Past | None = None) -> Executor:
         """The executor, with a weight stream small enough to leave room for this many positions."""
-        plan = self.plan(positions, logit_rows)
+        plan = self.plan(positions, logit_rows, past)
         current = self._executor
         if current and current.stream.budget_bytes <= plan.stream_bytes:  # it leaves room enough, and its caches are warm
             current.chunk = plan.chunk
             return current
         self.close()
         stream = WeightStream(self.checkpoint, self._units, plan.stream_bytes, self._reader_threads)
-        self._executor = Executor(self.model, stream, plan, threads=self.threads, progress=self.progress)
+        self._executor = Executor(self.model, stream, plan, threads=self.threads, progress=self.progress, guess=self._guess)
         return self._executor
 
     def _check_prompt(self, ids: Sequence[int], new: int) -> None:

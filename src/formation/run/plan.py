@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from formation.errors import BudgetError
@@ -14,6 +14,7 @@ from formation.weights.layout import Unit, slot_bytes
 from formation.weights.rows import row_buffer_bytes
 
 LARGEST_CHUNK = 256  # rows computed together; the bits do not depend on it
+ROUTER_SHARE = 20  # one part in so many of the budget may hold routers of layers that do not stay: experts are guessed with them
 
 Parts = Mapping[Key, Part]
 Tensors = Mapping[str, TensorEntry]
@@ -30,6 +31,7 @@ class Sizes:
     head: int
     chosen: int
     row_buffer: int = 0  # through which single rows of the embedding are read
+    routers: Mapping[int, int] = field(default_factory=dict)  # {layer: bytes of its router apart}, where guesses may want it
 
     @property
     def always(self) -> int:
@@ -80,9 +82,14 @@ def stored_sizes(parts: Parts, shape: Shape, tensors: Tensors) -> Sizes:
 
 def slot_sizes(parts: Parts, shape: Shape, tensors: Tensors) -> Sizes:
     """Bytes that the parts take in memory: whole pages, as direct reads want them."""
-    sizes = measure_sizes(parts, shape, lambda part: slot_bytes(Unit(part.key, part.names), tensors))
+
+    def size(part: Part) -> int:
+        return slot_bytes(Unit(part.key, part.names), tensors)
+
+    sizes = measure_sizes(parts, shape, size)
     embedding = tensors[parts[("embedding",)].names[0]]
-    return replace(sizes, row_buffer=row_buffer_bytes(embedding))
+    routers = {key[1]: size(part) for key, part in parts.items() if key[0] == "router"}
+    return replace(sizes, row_buffer=row_buffer_bytes(embedding), routers=routers)
 
 
 @dataclass(frozen=True)
@@ -93,12 +100,15 @@ class Plan:
     budget: int
     positions: int
     chunk: int  # rows computed together
-    cache_bytes: int  # attention cache of all layers
+    cache_bytes: int  # what all layers keep of the past
+    state_bytes: int  # of it, the states of delta layers: the same for any number of positions
     activation_bytes: int
     capture_bytes: int  # what a probe keeps
     resident: tuple[Key, ...]  # parts kept for the whole run
     resident_bytes: int
     transient_bytes: int  # room for parts that are read again each time
+    routers: tuple[Key, ...] = ()  # of layers that do not stay: kept apart, to guess experts with
+    router_bytes: int = 0
 
     @property
     def stream_bytes(self) -> int:
@@ -107,7 +117,7 @@ class Plan:
 
     @property
     def expert_cache_bytes(self) -> int:
-        return self.stream_bytes - self.resident_bytes - self.transient_bytes
+        return self.stream_bytes - self.resident_bytes - self.transient_bytes - self.router_bytes
 
     @cached_property
     def always_read_bytes(self) -> int:
@@ -128,20 +138,29 @@ class Plan:
 def make_plan(model: Model, sizes: Sizes, budget: int, positions: int, logit_rows: int = 1, capture: int = 0) -> Plan:
     """Raises BudgetError, saying how much is needed and for what, when the run cannot fit. `capture` bytes are a probe's, who then also looks
     at rows through the head: it is the first part to stay."""
-    cache = sum(model.cache_bytes(layer, positions) for layer in range(model.shape.layers))
+    cache, states = (sum(model.cache_bytes(layer, positions) for layer in layers) for layers in (range(model.shape.layers), delta_layers(model)))
     floor = _least_weights(sizes)
     chunk, activations = _activations(model, positions, logit_rows, budget - cache - floor - capture)
     needed = cache + activations + floor + capture
     if needed > budget:
         raise BudgetError(
             f"memory budget: expected at least {show_bytes(needed)}, got {show_bytes(budget)}: weights in use {show_bytes(floor)}, "
-            f"attention cache of {positions} positions {show_bytes(cache)}, activations {show_bytes(activations)}"
+            f"attention cache of {positions} positions {show_bytes(cache - states)}, activations {show_bytes(activations)}"
+            + (f", states of delta layers {show_bytes(states)}" if states else "")
             + (f", capture {show_bytes(capture)}" if capture else ""),
             hint=f"give --memory {_rounded_up(needed)} or more, or fewer positions",
         )
     resident, transient = _residents(sizes, budget - cache - activations - capture, head_first=capture > 0)
     kept = sum(_size(sizes, key) for key in resident)
-    return Plan(sizes, budget, positions, chunk, cache, activations, capture, resident, kept, transient)
+    plan = Plan(sizes, budget, positions, chunk, cache, states, activations, capture, resident, kept, transient)
+    routers = [("router", layer) for layer in sizes.routers if ("layer", layer) not in resident]
+    size = sum(_size(sizes, key) for key in routers)
+    fits = size <= min(budget // ROUTER_SHARE, plan.expert_cache_bytes)
+    return replace(plan, routers=tuple(routers), router_bytes=size) if fits else plan
+
+
+def delta_layers(model: Model) -> list[int]:
+    return [layer for layer in range(model.shape.layers) if model.kind(layer) == "delta"]
 
 
 def _least_weights(sizes: Sizes) -> int:
@@ -161,7 +180,7 @@ def _activations(model: Model, positions: int, logit_rows: int, room: int) -> tu
 
 
 def _size(sizes: Sizes, key: Key) -> int:
-    return sizes.head if key == ("head",) else sizes.layers[key[1]]
+    return sizes.head if key == ("head",) else sizes.routers[key[1]] if key[0] == "router" else sizes.layers[key[1]]
 
 
 def _residents(sizes: Sizes, room: int, *, head_first: bool) -> tuple[tuple[Key, ...], int]:

@@ -1,8 +1,9 @@
-"""One capture-off, cache-free, layer-major pass over ids, in a process of its own: digests of every step's logits and every cache entry.
+"""One capture-off, cache-free, layer-major pass over ids, in a process of its own: digests of every step's logits and of what every cell keeps.
 
     python -m formation.run.replay < {"checkpoint", "ids", "first", "memory", "threads"}      > {"logits": […], "cache": [[…]…]}
 
-No probe is installed: logits and cache are read after the pass, as they lie. `first` is the position of the first step.
+No probe is installed: logits and cache are read after the pass, as they lie. Only the state of a delta layer is gone when the next position comes:
+it is digested as it passes. `first` is the position of the first step.
 """
 
 from __future__ import annotations
@@ -10,30 +11,75 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from formation.kernels import ops
+from formation.kernels.tensor import F32
+from formation.model.deltanet import DeltaState
+from formation.run.child import asked_of_parent
 from formation.run.generate import Engine
+from formation.run.past import Past
 from formation.weights.checkpoint import open_checkpoint
 
 
-def replay(engine: Engine, ids: Sequence[int], first: int) -> dict[str, Any]:
+class Keeping(Engine):
+    """Keeps hold of the caches of the run it is in, and the digests of states that a cache has left behind."""
+
+    caches: list[Any]
+    states: list[dict[int, str]]  # of each layer, by position
+
+    def _new_caches(self, positions: int) -> list[Any]:
+        return self._followed(super()._new_caches(positions))
+
+    def followed_past(self, positions: int) -> Past:
+        """For `generate`, with room for so many positions"""
+        past = self.past()
+        self._followed(past.caches(positions))
+        return past
+
+    def _followed(self, caches: list[Any]) -> list[Any]:
+        self.caches, self.states = caches, [{} for _ in caches]
+        for cache, states in zip(caches, self.states, strict=True):
+            if isinstance(cache, DeltaState):
+                cache.follow = follower(states)
+        return caches
+
+    def kept(self, positions: int) -> list[list[str]]:
+        """Digest of what each layer keeps of each position"""
+        return [
+            [states[position] for position in range(positions)] if isinstance(cache, DeltaState)
+            else [digest(entry) for entry in ops.cache_load(cache.values, 0, positions)]
+            for cache, states in zip(self.caches, self.states, strict=True)
+        ]  # fmt: skip
+
+
+def follower(states: dict[int, str]) -> Callable[[int, F32, F32], None]:
+    def follow(position: int, matrices: F32, tail: F32) -> None:
+        states[position] = digest(matrices, tail)
+
+    return follow
+
+
+def replay(engine: Keeping, ids: Sequence[int], first: int) -> dict[str, Any]:
     """{"logits": [digest of each step from `first` on], "cache": [[digest per position] per layer]} of `ids`, in one pass."""
-    logits, caches = engine.logits_and_caches(ids, rows=len(ids) - first)
-    keys = [ops.cache_load(cache.values, 0, len(ids)) for cache in caches]
-    return {"logits": [digest(row) for row in logits], "cache": [[digest(row) for row in layer] for layer in keys]}
+    logits, _ = engine.logits_and_caches(ids, rows=len(ids) - first)
+    return {"logits": [digest(row) for row in logits], "cache": engine.kept(len(ids))}
 
 
-def digest(values: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(values).astype("<f4", copy=False).tobytes()).hexdigest()
+def digest(*values: np.ndarray) -> str:
+    """SHA-256 of the values, one array after the other, as little-endian binary32"""
+    found = hashlib.sha256()
+    for each in values:
+        found.update(np.ascontiguousarray(each).astype("<f4", copy=False).data)
+    return found.hexdigest()
 
 
 def main() -> int:
-    asked = json.load(sys.stdin)
-    with Engine(open_checkpoint(asked["checkpoint"]), memory=asked["memory"], threads=asked["threads"]) as engine:
+    asked = asked_of_parent()
+    with Keeping(open_checkpoint(asked["checkpoint"]), memory=asked["memory"], threads=asked["threads"]) as engine:
         json.dump(replay(engine, asked["ids"], asked["first"]), sys.stdout)
     return 0
 

@@ -92,6 +92,11 @@ class Cache:
 
     def hold(self, resident: Resident) -> None:
         """One more user."""
+        resident.wanted = False
+        self.glance(resident)
+
+    def glance(self, resident: Resident) -> None:
+        """One more user, who does not count as the use that it is wanted for."""
         resident.users += 1
         self._lock_in(resident)
 
@@ -101,7 +106,7 @@ class Cache:
         self.settle(resident)
 
     def pin(self, resident: Resident) -> None:
-        resident.pinned = True
+        resident.pinned, resident.wanted = True, False
         self._lock_in(resident)
 
     def want(self, resident: Resident) -> None:
@@ -161,7 +166,6 @@ class Cache:
         self.arena.unmap_all()
 
     def _lock_in(self, resident: Resident) -> None:
-        resident.wanted = False
         self._locked.add(resident)
         self._passing.pop(resident.key, None)
         self._wanted.pop(resident.key, None)

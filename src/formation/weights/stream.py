@@ -94,6 +94,12 @@ class WeightStream:
         """Bytes read from disk since the stream was opened."""
         return self.reader.bytes_read
 
+    @property
+    def reading(self) -> bool:
+        """Whether something is being read, or waits for it."""
+        with self._loader.lock:
+            return bool(self._queue) or self._cache.reading
+
     def bytes_of(self, key: Key) -> int:
         """Bytes of the unit's slot, alignment included: what it takes from the budget."""
         return self._layout(key).slot_bytes
@@ -148,6 +154,22 @@ class WeightStream:
                 self._loader.work.notify_all()
                 if self._loader.closed:
                     self._cache.clear()
+
+    @contextmanager
+    def glance(self, *keys: Key) -> Iterator[Mapping[str, Tensor] | None]:
+        """The tensors of the first of these units that is in memory, None if none is. No use: nothing is read, waited for or accounted."""
+        with self._loader.lock:
+            found = (self._cache.get(key) for key in keys)
+            resident = next((each for each in found if each is not None and each.load is None), None)
+            if resident is not None:
+                self._cache.glance(resident)
+        try:
+            yield resident.tensors if resident is not None else None
+        finally:
+            if resident is not None:
+                with self._loader.lock:
+                    self._cache.release(resident)
+                    self._loader.work.notify_all()
 
     def prefetch(self, keys: Iterable[Key], *, first: bool = False) -> None:
         """Read these units when nobody waits for anything else, in this order, behind (`first`: before) what was asked already.

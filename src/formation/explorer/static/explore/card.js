@@ -7,21 +7,25 @@ import { paint, svgOf, svgText } from "./scene.js";
 const MOST_ROWS = 500; // of a table in the page; the CSV has all
 
 export class Card {
-  constructor(id, title, sentence) {
-    this.left = 0; // how far the drawing is scrolled; asking the drawing itself would make the page lay itself out
-    this.title = title;
+  constructor(view, id, title, sentence) {
+    Object.assign(this, { view, id, title, left: 0, repaint: null }); // left: how far the drawing is scrolled; to ask it would make the page lay itself out
     this.sentence = element("p.sentence");
     this.controls = element("div.controls");
     this.body = element("div.body");
     this.readout = part("p.readout", { "aria-live": "off" });
     this.after = element("div.after");
     this.tableButton = button("Table", () => this.toggle(), { "aria-pressed": "false" });
-    this.svgButton = button("SVG", () => save(`${id}.svg`, svgText(this.scene, title), "image/svg+xml"));
+    this.svgButton = button("SVG", () => save(`${id}.svg`, svgText(this.scene(), title), "image/svg+xml"));
     const csv = button("CSV", () => save(`${id}.csv`, csvOf(this.table()), "text/csv"));
     const heading = part("h2", { id: `${id}-title` }, title);
     const head = element("div.head", heading, this.controls, part("div.tools", { role: "group", "aria-label": `${title}: other forms` }, this.tableButton, this.svgButton, csv));
     this.node = part("section.card", { id, "aria-labelledby": `${id}-title` }, head, this.sentence, this.body, this.readout, this.after);
     this.say(sentence);
+  }
+
+  /** Pixels that the drawing may take */
+  get room() {
+    return this.view.width(this.id);
   }
 
   say(sentence) {
@@ -32,24 +36,45 @@ export class Card {
     this.readout.replaceChildren(element("span", text));
   }
 
-  /** `table` gives { head, rows } when it is asked for */
-  svg(scene, table, pick) {
-    this.keep(scene, table);
-    const drawing = svgOf(scene, this.title, { pick, read: (text) => this.read(text) });
-    this.put(part("div.scrolls-x", {}, drawing));
+  /** A choice among the controls: `options` as [word, title, why it cannot be chosen]; the word goes into the selection as `name` */
+  choice(name, label, options) {
+    const select = part("select", { "aria-label": label, onchange: ({ target }) => this.view.selection.set({ [name]: target.value }) },
+      ...options.map(([value, title, why]) => part("option", { value, disabled: why ? "" : null, title: why }, why ? `${title} (${why})` : title)));
+    this.controls.append(select);
+    return select;
   }
 
-  canvas(scene, table, attributes) {
+  /** `table` gives { head, rows } when it is asked for */
+  svg(scene, table, pick) {
+    this.keep(() => scene, table);
+    const drawing = svgOf(scene, this.title, { pick, read: (text) => this.read(text) });
+    this.repaint = null;
+    this.put(this.scroller(scene.width, drawing));
+  }
+
+  /** Of a drawing of { width, height } only what is seen is painted, `window(left, width)`, and again as it is scrolled; `scene` gives all of it */
+  canvas({ width, height }, window, scene, table) {
     this.keep(scene, table);
-    const canvas = part("canvas", { role: "img", "aria-label": this.title, ...attributes });
-    paint(scene, canvas);
-    this.put(part("div.scrolls-x", {}, canvas));
-    return canvas;
+    const canvas = part("canvas", { role: "img", "aria-label": this.title });
+    const sheet = element("div.sheet", canvas);
+    Object.assign(sheet.style, { width: `${width}px`, height: `${height}px` });
+    this.left = Math.min(this.left, Math.max(0, width - this.room));
+    this.repaint = () => paint(window(this.left, Math.min(width, this.room)), canvas);
+    this.put(this.scroller(width, sheet));
+    this.repaint();
+    return sheet;
+  }
+
+  /** What is wider than the card scrolls, by keyboard too */
+  scroller(width, drawing) {
+    const reachable = { tabindex: "0", role: "region", "aria-label": `${this.title}, wider than the page` };
+    return part("div.scrolls-x", width > this.room ? reachable : {}, drawing);
   }
 
   /** Nothing to draw here, and why */
   nothing(reason) {
     this.keep(null, () => ({ head: ["absent"], rows: [[reason]] }));
+    this.repaint = null;
     this.put(element("p.nothing", reason));
     this.read("");
   }
@@ -61,12 +86,21 @@ export class Card {
 
   put(drawing) {
     this.drawing = drawing;
-    if (this.isTable) this.showTable();
-    else {
-      this.body.replaceChildren(drawing);
-      if (this.left) drawing.scrollLeft = this.left;
-      drawing.addEventListener("scroll", () => (this.left = drawing.scrollLeft), { passive: true });
-    }
+    if (this.isTable) return this.showTable();
+    this.body.replaceChildren(drawing);
+    if (this.left) drawing.scrollLeft = this.left;
+    return drawing.addEventListener("scroll", () => this.scrolled(drawing), { passive: true });
+  }
+
+  scrolled(drawing) {
+    this.left = drawing.scrollLeft;
+    cancelAnimationFrame(this.due);
+    this.due = requestAnimationFrame(() => drawing === this.drawing && this.repaint?.());
+  }
+
+  scrollTo(left) {
+    this.left = this.drawing.scrollLeft = Math.max(0, left);
+    this.repaint?.();
   }
 
   get isTable() {

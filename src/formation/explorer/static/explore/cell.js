@@ -3,22 +3,41 @@
 import { Card } from "./card.js";
 import { element } from "../verify/elements.js";
 import { FIELDS } from "../verify/fields.js";
-import { fieldOf, numbersOf } from "./provenance.js";
-import { part } from "./parts.js";
+import { numbersOf } from "./provenance.js";
+import { button, part } from "./parts.js";
 import { isAbsent } from "./opened.js";
 
-const GROUPS = [
+const OTHER = "Other";
+const DIGESTS = "Digests";
+const TITLES = [
+  [DIGESTS, /sha256$/],
   ["Row and writes", /^(residual|attention_write_norm|after_attention|mlp_write_norm|attention_(relative|cosine|projection)|mlp_(relative|cosine|projection))/],
   ["Lens of x′", /^lens_/], ["Lens of u", /^mid_lens_/], ["Attribution to y", /^dla_(?!centred|runner)/], ["Attribution, centred", /^dla_centred_/],
   ["Attribution against the runner-up", /^dla_runner_up_/], ["Routing", /^(chosen|gate|runner|router)/], ["Experts", /^(expert_|shared_)/],
-  ["Attention", /^attention_(entrop|strongest)/], ["Digests", /sha256$/],
+  ["Attention", /^attention_/], ["Delta rule", /^(delta|state)_/], [OTHER, /^/],
 ];
+export const OPEN = ["Row and writes", "Lens of x′", "Attribution to y"];
+
+/** [title, fields] of the fields of a layer's line that are in `values`, whatever the field table names; digests last */
+export function groupsOf(values) {
+  const groups = new Map(TITLES.map(([title]) => [title, []]));
+  for (const field of FIELDS) {
+    if (field.slot === "layer" && field.name in values) groups.get(TITLES.find(([, test]) => test.test(field.name))[0]).push(field);
+  }
+  const digests = groups.get(DIGESTS);
+  groups.delete(DIGESTS);
+  return [...groups, [DIGESTS, digests]].filter(([, fields]) => fields.length);
+}
 
 export function cell(view) {
-  const card = new Card("cell", "Cell", "Everything the ledger holds of the selected position and layer; filled marks are measured, outlined ones derived.");
-  const open = new Set(["Row and writes", "Lens of x′", "Attribution to y"]);
-  view.selection.follow(({ position, layer }) => {
+  const card = new Card(view, "cell", "Cell", "Everything the ledger holds of the selected position and layer: filled numbers are measured, outlined ones derived, hatched is absent with its reason.");
+  const pin = button("Pin", () => view.selection.pin(), { "aria-pressed": "false", title: "Shift and Enter: keeps these numbers beside those of other selections" });
+  card.controls.append(pin);
+  const open = new Set(OPEN);
+  view.selection.follow(({ position, layer, isPinned }) => {
     const values = view.ledger.cell(position, layer);
+    pin.textContent = isPinned ? "Unpin" : "Pin";
+    pin.setAttribute("aria-pressed", String(isPinned));
     card.keep(null, () => table(values, position, layer));
     card.put(element("div.groups", part("p.where", {}, `position ${position}, layer ${layer}`), ...groups(view, values, position, layer, open)));
   });
@@ -26,12 +45,9 @@ export function cell(view) {
 }
 
 function groups(view, values, position, layer, open) {
-  const left = new Set(FIELDS.filter((field) => field.slot === "layer" && field.name in values).map((field) => field.name));
-  const take = (test) => [...left].filter((name) => test.test(name)).filter((name) => left.delete(name));
-  const digests = take(GROUPS.at(-1)[1]);
-  return GROUPS.map(([title, test]) => [title, title === "Digests" ? digests : take(test)]).filter(([, names]) => names.length).map(([title, names]) => {
-    const group = element("details.group", element("summary", title, element("span.quiet", ` ${names.length}`)));
-    const fill = () => group.children.length < 2 && group.append(fieldList(view, names, position, layer));
+  return groupsOf(values).map(([title, fields]) => {
+    const group = element("details.group", element("summary", title, element("span.quiet", ` ${fields.length}`)));
+    const fill = () => group.children.length < 2 && group.append(fieldList(view, fields, position, layer));
     group.open = open.has(title);
     if (group.open) fill();
     group.addEventListener("toggle", () => {
@@ -42,12 +58,10 @@ function groups(view, values, position, layer, open) {
   });
 }
 
-function fieldList(view, names, position, layer) {
+function fieldList(view, fields, position, layer) {
   const slot = `layer ${layer}`;
-  return element("dl.fields", ...names.flatMap((name) => {
-    const field = fieldOf({ slot, name });
-    return [part("dt", { title: field.definition }, name), element("dd", ...numbersOf(view, { position, slot, name }), ...(field.unit && !field.unit.includes("sha") ? [element("span.unit", field.unit)] : []))];
-  }));
+  return element("dl.fields", ...fields.flatMap(({ name, definition, unit }) =>
+    [part("dt", { title: definition }, name), element("dd", ...numbersOf(view, { position, slot, name }), ...(unit && !unit.includes("sha") ? [element("span.unit", unit)] : []))]));
 }
 
 function table(values, position, layer) {

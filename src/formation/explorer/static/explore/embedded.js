@@ -1,33 +1,54 @@
-// The bundle that this page holds: each file as gzip in base64, in an element that runs nothing (view.py makes them).
+// The bundle that this page holds, or both: each file cut in pieces, each piece as gzip in base64, in an element that runs nothing (view.py makes
+// them). They follow the script, so that the first view need not wait until all of a big page is there.
 
 import { fromBase64, looseText } from "../verify/bytes.js";
 import { ContainerRefusal } from "../verify/refusals.js";
 
-const FILES = 'script[type="application/gzip"]';
-const NAME = 'script[type="text/plain"][data-name]';
+const side = (isOther) => (isOther ? '[data-side="b"]' : ":not([data-side])");
+const NAME = (isOther) => `script[type="text/plain"][data-name]${side(isOther)}`;
+const ABOUT = (isOther) => `script[type="application/json"][data-about]${side(isOther)}`;
+const PIECES = (isOther) => `script[type="application/gzip"]${side(isOther)}`;
+const AGAIN_MS = 20; // until a piece is looked for again, while the page is still coming
 
-export const bundleName = () => looseText(fromBase64(document.querySelector(NAME)?.dataset.name ?? "") ?? new Uint8Array());
+export const hasOther = () => document.querySelector(NAME(true)) !== null;
+export const bundleName = (isOther = false) => looseText(fromBase64(document.querySelector(NAME(isOther))?.dataset.name ?? "") ?? new Uint8Array());
 
-/** [name, Blob] of every file that unpacks, and a sentence for the first that does not */
-export async function embeddedFiles() {
-  const files = [];
-  let damage = "";
-  for (const element of document.querySelectorAll(FILES)) {
-    const name = element.dataset.file;
-    try {
-      files.push([name, await unpacked(element.textContent)]);
-    } catch {
-      damage ||= `${name}: expected whole gzip data in this page, got damaged`;
-    }
-  }
-  return { files, damage };
-}
+/** { sizes, most, begins, leftOut, isServed }: sizes of the files that are here, in pieces of `most` bytes; where positions begin in the ledger; names
+ * of files that are not here; whether a server has them and not this page. `isOther`: of the bundle to compare with */
+export const about = (isOther = false) => ({
+  sizes: {}, most: 1, begins: [], leftOut: [], isServed: false, ...JSON.parse(document.querySelector(ABOUT(isOther))?.textContent ?? "{}"),
+});
 
-export const refuseDamage = (damage) => {
-  throw new ContainerRefusal(damage);
+/** Gives bytes `begin` to `end` of a file, piece number `n` of it */
+export const embedded = (isOther) => async (name, begin, end, n) => {
+  const element = await elementOf(`${PIECES(isOther)}[data-file="${name}"]`, n);
+  const bytes = await unpacked(name, element?.textContent ?? "");
+  return bytes.length === end - begin ? bytes : damaged(name);
 };
 
-async function unpacked(text) {
-  const stream = new Blob([fromBase64(text)]).stream().pipeThrough(new DecompressionStream("gzip"));
-  return new Response(stream).blob();
+const damaged = (name) => {
+  throw new ContainerRefusal(`${name}: expected whole gzip data in this page, got damaged`);
+};
+
+const whole = new Map(); // selector -> elements, once all of the page is there
+
+async function elementOf(selector, n) {
+  while (!whole.has(selector)) {
+    const isWhole = document.readyState !== "loading";
+    const found = document.querySelectorAll(selector);
+    if (isWhole) whole.set(selector, found);
+    else if (found[n]?.nextSibling) return found[n]; // what nothing follows may still be growing
+    else await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
+  }
+  return whole.get(selector)[n];
+}
+
+async function unpacked(name, text) {
+  try {
+    const packed = Uint8Array.fromBase64?.(text) ?? fromBase64(text); // a browser's own is faster
+    const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+    return new Uint8Array(await new Response(stream).arrayBuffer());
+  } catch {
+    return damaged(name);
+  }
 }

@@ -1,25 +1,26 @@
-// The evidence bar: the verdict of the verifier's own modules on the bytes in this page, always visible, and red when anything fails.
+// The evidence bar: the verdict of the verifier's own modules on the bytes of this bundle, computed in this browser, always visible, and red when
+// anything fails. What this page does not hold was not checked, and the bar says so by name.
 
-import { folderContents } from "../verify/container.js";
 import { element } from "../verify/elements.js";
 import { Refused } from "../verify/refusals.js";
 import { FAILED, PASSED } from "../verify/report.js";
 import { readSigners } from "../verify/signers.js";
 import { bundleVerdict } from "../verify/verdict.js";
-import { verify } from "../verify/verify.js";
-import { refuseDamage } from "./embedded.js";
 import { button, capital, part } from "./parts.js";
+import { Unreachable } from "./stored.js";
 
 const MARKS = { passed: "✓", failed: "✗" };
+const WORDS = { passed: "✓ Verified in this page", failed: "✗ Failed", partial: "– Checked in part" };
 const WORST = /worst gap (\S+) of (\S+)$/;
 
 export class Evidence {
-  /** `embedded` as embeddedFiles gives it; `pause` lets the page draw itself */
-  constructor(place, name, embedded, pause) {
-    Object.assign(this, { place, name, embedded, pause });
+  /** Of a run (run.js); `suffix` tells the ids of a second bar apart */
+  constructor(place, { name, background, leftOut }, suffix = "") {
+    Object.assign(this, { place, name, background, leftOut, suffix, turn: 0 });
     this.pills = part("ul.pills", { role: "list" });
-    this.verdict = part("div.verdict-whole", { hidden: "", id: "verdict" });
-    this.word = button("Checking…", () => this.toggle(), { class: "word", "aria-expanded": "false", "aria-controls": "verdict" });
+    this.verdict = part("div.verdict-whole", { hidden: "", id: `verdict${suffix}` });
+    this.word = button("Reading…", () => this.toggle(), { class: "word", "aria-expanded": "false", "aria-controls": `verdict${suffix}` });
+    place.className = "checking";
     place.append(this.word, this.pills, this.verdict);
   }
 
@@ -28,36 +29,53 @@ export class Evidence {
     this.word.setAttribute("aria-expanded", String(open));
   }
 
+  say(sentence) {
+    this.word.replaceChildren(sentence);
+  }
+
+  /** Again with every key that the reader brings; of two that run at once, the later counts */
   async check(signers = new Map()) {
+    const mine = ++this.turn;
     this.place.className = "checking";
-    const { files, damage } = this.embedded;
-    const open = async () => (damage ? refuseDamage(damage) : folderContents(files));
-    this.report = await verify(open, { signers, allowUnknownSigner: !signers.size, progress: (at) => this.progress(at) });
-    this.show();
+    try {
+      const found = await this.background.run("check", { signers, leftOut: this.leftOut }, (at) => mine === this.turn && this.progress(at));
+      if (mine === this.turn) this.show(found);
+    } catch (fault) {
+      if (!(fault instanceof Unreachable)) throw fault;
+      if (mine === this.turn) this.stopped(fault);
+    }
   }
 
   progress({ name, bytes, of }) {
-    this.word.replaceChildren(of ? `Checking ${name}: ${Math.floor((100 * bytes) / of)} %` : `Checking ${name}`);
-    return this.pause("");
+    this.say(of ? `Checking ${name}: ${Math.floor((100 * bytes) / of)} %` : `Checking ${name}`);
   }
 
-  show() {
-    const { verified, levels, outcomes } = this.report;
-    this.place.className = verified ? PASSED : FAILED;
-    this.word.replaceChildren(verified ? "✓ Verified in this page" : "✗ Failed");
+  /** Nothing was found out: neither good nor bad is said */
+  stopped(fault) {
+    this.place.className = "stopped";
+    this.say(`– Not checked: ${fault.message}`);
+    this.pills.replaceChildren();
+  }
+
+  show(report) {
+    this.report = report;
+    const { levels, outcomes } = report;
+    this.place.className = stateOf(report);
+    this.say(WORDS[stateOf(report)]);
     const worst = worstGap(outcomes);
     const by = (name) => outcomes.find(({ check }) => check.name === name);
     const facts = [["census", by("census")], ["contract", by("contract")], ["checkpoint", by("checkpoint")]];
     this.pills.replaceChildren(
       ...Object.entries(levels).map(([level, state]) => pill(level, state, state)),
       ...facts.map(([name, { state, checked }]) => pill(name, state, short(checked), checked)),
+      ...(this.leftOut.length ? [pill("not checked", "open", `${foldersOf(this.leftOut)} (${this.leftOut.length} files)`, `not in this page: ${this.leftOut.join(", ")}`)] : []),
       ...(worst ? [pill("worst gap", worst.state, `${worst.gap} of ${worst.tolerance}`, `${worst.rule}: ${worst.checked}`)] : []));
-    this.verdict.replaceChildren(...bundleVerdict(this.name, this.report), this.signerForm());
+    this.verdict.replaceChildren(...bundleVerdict(this.name, report), this.signerForm());
   }
 
   /** A key that came with the bundle is never trusted for being there: the reader may bring one. */
   signerForm() {
-    const typed = part("input", { id: "signer", type: "text", spellcheck: "false", autocomplete: "off", size: "60" });
+    const typed = part("input", { id: `signer${this.suffix}`, type: "text", spellcheck: "false", autocomplete: "off", size: "60" });
     const said = part("p.quiet", { role: "status" });
     const again = () => {
       try {
@@ -67,10 +85,13 @@ export class Evidence {
         said.textContent = refusal.message;
       }
     };
-    const label = part("label", { for: "signer" }, "The key of the signer you expect (formation key show prints one)");
+    const label = part("label", { for: `signer${this.suffix}` }, "The key of the signer you expect (formation key show prints one)");
     return element("div.signer", label, typed, button("Check again", again), said);
   }
 }
+
+const stateOf = ({ verified, partial }) => (verified ? PASSED : partial ? "partial" : FAILED);
+const foldersOf = (names) => [...new Set(names.map((name) => name.replace(/[^/]*$/, "")))].join(", ");
 
 function pill(name, state, text, title = "") {
   const kind = state in MARKS ? state : "open";

@@ -2,9 +2,9 @@
 
 import { Card } from "./card.js";
 import { element } from "../verify/elements.js";
-import { legend } from "./matrix.js";
 import { colourAt } from "./palette.js";
 import { nameOf, part, shown, tick } from "./parts.js";
+import { legend } from "./scales.js";
 import { Scene } from "./scene.js";
 
 const LEFT = 46;
@@ -17,25 +17,25 @@ const KINDS = {
 const MOST_LISTED = 200;
 
 export function experts(view) {
-  const card = new Card("experts", "Experts of the run", "");
+  const card = new Card(view, "experts", "Experts of the run", "");
   const { experts: count } = view.ledger.run.shape;
   if (!count) {
     card.nothing("no experts: every layer of this model is dense");
     return card;
   }
-  const totals = totalsOf(view.ledger);
-  const choose = part("select", { "aria-label": "Quantity", onchange: ({ target }) => view.selection.set({ grid: target.value }) },
-    ...Object.entries(KINDS).map(([name, { title }]) => part("option", { value: name }, title)));
-  card.controls.append(choose);
+  let totals = totalsOf(view.ledger);
+  const choose = card.choice("grid", "Quantity", Object.entries(KINDS).map(([name, { title }]) => [name, title]));
   const frame = part("div.frame");
   let drawn = "";
-  view.onRedraw(() => (drawn = ""));
+  view.onRedraw(() => {
+    totals = totalsOf(view.ledger); // of what has been read by now
+    drawn = "";
+  });
   view.selection.follow(({ grid, layer, expert }) => {
     const kind = grid in KINDS ? grid : "use";
     if (drawn !== kind) {
       choose.value = kind;
-      draw(view, card, totals, kind);
-      card.drawing.append(frame);
+      draw(view, card, totals, kind).append(frame);
     }
     drawn = kind;
     place(view, card, frame, layer, expert);
@@ -48,7 +48,7 @@ export function experts(view) {
 function totalsOf(ledger) {
   const { dense_layers: dense, experts: width } = ledger.run.shape;
   const size = (ledger.layers - dense) * width;
-  const [use, gate, dla] = [0, 1, 2].map(() => new Float64Array(size));
+  const [use, gate, dla] = [0, 0, NaN].map((start) => new Float64Array(size).fill(start));
   for (const { experts: layers } of ledger.positions) {
     for (let layer = dense; layer < ledger.layers; layer++) {
       const { chosen, gates, dla: shares } = layers[layer];
@@ -56,52 +56,65 @@ function totalsOf(ledger) {
         const at = (layer - dense) * width + expert;
         use[at]++;
         gate[at] += gates[n];
-        if (!Number.isNaN(shares[n])) dla[at] += shares[n];
+        if (!Number.isNaN(shares[n])) dla[at] = (Number.isNaN(dla[at]) ? 0 : dla[at]) + shares[n];
       }
     }
   }
-  return { use, gate: gate.map((sum, at) => (use[at] ? sum / use[at] : NaN)), dla: dla.map((sum, at) => (use[at] ? sum : NaN)) };
+  return { use, gate: gate.map((sum, at) => (use[at] ? sum / use[at] : NaN)), dla };
 }
 
 function sizesOf(view) {
-  const { dense_layers: dense, experts: width } = view.ledger.run.shape;
+  const { dense_layers: dense, experts } = view.ledger.run.shape;
   const rows = view.ledger.layers - dense;
-  const w = Math.max(3, Math.min(44, Math.floor((view.width("experts") - LEFT - 14) / width)));
-  return { dense, width, rows, w, h: Math.max(5, Math.min(28, Math.floor(320 / rows))) };
+  const w = Math.max(3, Math.min(44, Math.floor((view.width("experts") - LEFT - 14) / experts)));
+  const h = Math.max(5, Math.min(28, Math.floor(320 / rows)));
+  return { dense, experts, rows, w, h, width: LEFT + w * experts + 12, height: TOP + h * rows + 50 };
 }
 
+/** The sheet that the drawing lies on */
 function draw(view, card, totals, name) {
-  const { title, formula, scale, tag } = KINDS[name];
-  const { dense, width, rows, w, h } = (card.sizes = sizesOf(view));
-  const ink = view.ink();
-  card.say(`${title}: ${formula}. Columns are experts, layers go up. ${name === "use" ? "" : "Hatched or blank: never chosen. "}Click one for its tokens.`);
+  const { title, formula } = KINDS[name];
+  const size = (card.sizes = sizesOf(view));
+  card.say(`${title}: ${formula}. Columns are experts, layers go up. ${{ use: "", gate: "Hatched or blank: never chosen. ", dla: "Hatched or blank: never chosen, or at no step. " }[name]}Click one for its tokens.`);
   const values = totals[name];
   const largest = values.reduce((most, v) => (Number.isNaN(v) ? most : Math.max(most, Math.abs(v))), 0) || 1;
-  const scene = new Scene(LEFT + w * width + 12, TOP + h * rows + 50);
+  const window = (left, width) => sceneOf(view, values, { ...KINDS[name], name, largest }, size, left, width);
+  const sheet = card.canvas(size, window, () => window(0, size.width), () => table(view, totals));
+  const at = (event) => expertAt(event, sheet, size);
+  sheet.addEventListener("click", (event) => at(event) && view.selection.set(at(event)));
+  sheet.addEventListener("pointermove", (event) => at(event) && card.read(readout(totals, at(event), size)));
+  return sheet;
+}
+
+function sceneOf(view, values, { name, scale, tag, largest }, { dense, experts: count, rows, w, h, height }, left, seen) {
+  const ink = view.ink();
+  const scene = new Scene(seen, height);
+  const x = (expert) => LEFT + expert * w - left;
+  const [first, after] = [Math.floor(left / w), Math.min(count, Math.ceil((left + seen - LEFT) / w))];
   for (let row = 0; row < rows; row++) {
-    for (let expert = 0; expert < width; expert++) {
-      const value = values[row * width + expert];
-      const box = { x: LEFT + expert * w, y: TOP + (rows - 1 - row) * h, w: w - (w > 4 ? 1 : 0), h: h - (h > 4 ? 1 : 0) };
+    for (let expert = first; expert < after; expert++) {
+      const value = values[row * count + expert];
+      const box = { x: x(expert), y: TOP + (rows - 1 - row) * h, w: w - (w > 4 ? 1 : 0), h: h - (h > 4 ? 1 : 0) };
       if (Number.isNaN(value)) w > 5 ? scene.hatch(box) : scene.rect({ ...box, fill: ink.page });
       else scene.rect({ ...box, fill: colourAt(scale, scale === "signed" ? 0.5 + value / largest / 2 : value / largest) });
       if (!Number.isNaN(value) && tag === "derived" && w > 8 && h > 8) scene.rect({ x: box.x + 1.5, y: box.y + 1.5, w: box.w - 3, h: box.h - 3, stroke: ink.card });
     }
   }
+  const every = Math.ceil(40 / w / 8) * 8;
+  for (let expert = Math.ceil(first / every) * every; expert < after; expert += every) scene.text({ x: x(expert), y: TOP + h * rows + 15, text: String(expert), fill: ink.soft });
+  scene.rect({ x: 0, y: 0, w: LEFT - 1, h: height, fill: ink.card });
   for (let row = 0; row < rows; row += Math.ceil(14 / h)) scene.text({ x: LEFT - 8, y: TOP + (rows - 1 - row) * h + h / 2 + 4, text: `L${row + dense}`, anchor: "end", fill: ink.soft });
-  for (let expert = 0; expert < width; expert += Math.ceil(40 / w / 8) * 8) scene.text({ x: LEFT + expert * w, y: TOP + h * rows + 15, text: String(expert), fill: ink.soft });
-  legend(scene, { ends: scale === "signed" ? [tick(-largest), `+${tick(largest)}`] : ["0", tick(largest)], scale }, scene.height - 24, ink);
-  const canvas = card.canvas(scene, () => table(view, totals), { tabindex: "0" });
-  const at = (event) => expertAt(event, canvas, card.sizes);
-  canvas.addEventListener("click", (event) => at(event) && view.selection.set(at(event)));
-  canvas.addEventListener("pointermove", (event) => {
-    const found = at(event);
-    const n = found && (found.layer - dense) * width + found.expert;
-    if (found) card.read(`layer ${found.layer}, expert ${found.expert}: ${totals.use[n] ? `chosen ${totals.use[n]}×, mean gate ${shown(totals.gate[n])}, attribution ${shown(totals.dla[n])}` : "never chosen"}`);
-  });
+  legend(scene, { ends: scale === "signed" ? [tick(-largest), `+${tick(largest)}`] : ["0", tick(largest)], scale, hasAbsent: name !== "use" }, height - 24, ink);
+  return scene;
 }
 
-function expertAt(event, canvas, { dense, width, rows, w, h }) {
-  const { left, top } = canvas.getBoundingClientRect();
+function readout({ use, gate, dla }, { layer, expert }, { dense, experts }) {
+  const n = (layer - dense) * experts + expert;
+  return `layer ${layer}, expert ${expert}: ${use[n] ? `chosen ${use[n]}×, mean gate ${shown(gate[n])}, attribution ${Number.isNaN(dla[n]) ? "not known" : shown(dla[n])}` : "never chosen"}`;
+}
+
+function expertAt(event, sheet, { dense, experts: width, rows, w, h }) {
+  const { left, top } = sheet.getBoundingClientRect();
   const expert = Math.floor((event.clientX - left - LEFT) / w);
   const row = rows - 1 - Math.floor((event.clientY - top - TOP) / h);
   return expert >= 0 && expert < width && row >= 0 && row < rows ? { layer: row + dense, expert } : null;

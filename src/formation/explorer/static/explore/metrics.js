@@ -17,11 +17,16 @@ const ALL = [
   ["lens_kl", "lens_kl", "size", "KL from the final distribution", "KL(p* ‖ p) = Σ p* (log p* − log p), p of the lens, p* of the head"],
   ["lens_entropy", "lens_entropy", "size", "Lens entropy", "log Σ exp z − Σ p z, of the lens"],
   ["attention_entropy", "attention_entropy", "size", "Attention entropy", "entropy of attention over positions, mean over heads"],
+  ["delta_state_norm", "delta_state_norm", "size", "Norm of the delta state", "length of the state's matrices of all heads together, S = S·decay + k (β (v − Sᵀk))ᵀ"],
+  ["delta_decay_mean", "delta_decay_mean", "share", "Delta decay", "what is left of a head's state when it writes, mean over heads"],
   ["router_margin", "router_margin", "size", "Router margin", "min(chosen_selection) − runner_up_selection[0]: how far the last chosen expert was from refusal"],
 ];
 
 export const METRICS = ALL.map(([name, field, scale, title, formula]) => ({
   name, field, scale, title, formula, tag: FIELDS.find((each) => each.slot === "layer" && each.name === field).tag,
-  drawn: scale === "share" ? probability : plain,
+  drawn: name === "lens_probability" ? probability : plain, needsDelta: name.startsWith("delta_"),
 }));
+
+/** Those that a run can have */
+export const metricsOf = (run) => METRICS.filter(({ needsDelta }) => !needsDelta || run.delta);
 export const metricOf = (name) => METRICS.find((metric) => metric.name === name) ?? METRICS[0];

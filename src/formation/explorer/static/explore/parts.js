@@ -62,10 +62,21 @@ const cut = (text, most) => ([...text].length > most ? `${[...text].slice(0, mos
 /** A token or prompt position as its name in tables */
 export const nameOf = (found, promptIds) => (found.kind === "prompt" ? `id ${promptIds[found.position] ?? "?"}` : tokenText(found.bytes));
 
-/** The same on an axis: short, without the spaces around it */
-export function labelOf(found, promptIds, most) {
-  const text = nameOf(found, promptIds);
-  return cut(text.trim() || text.replaceAll(" ", "␣"), most);
+/** A token's text on an axis: short, without the spaces around it */
+export const clipped = (text, most) => cut(text.trim() || text.replaceAll(" ", "␣"), most);
+export const labelOf = (found, promptIds, most) => clipped(nameOf(found, promptIds), most);
+
+/** What a token id spells, of those that the run formed; empty for others: the bundle holds no vocabulary */
+export function textOfId({ positions }, id) {
+  const found = positions.find((each) => each.id === id);
+  return found?.bytes ? tokenText(found.bytes) : "";
+}
+
+/** The name of the token that a position reads: of the prompt, or the one formed by the step before */
+export function inputOf({ positions }, promptIds, position) {
+  if (position < promptIds.length) return `id ${promptIds[position]}`;
+  const before = positions[position - 1];
+  return before?.bytes ? tokenText(before.bytes) : "?";
 }
 
 export const capital = (text) => text[0].toUpperCase() + text.slice(1);

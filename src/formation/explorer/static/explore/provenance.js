@@ -33,15 +33,18 @@ const recordText = (record) => Object.entries(record).map(([name, v]) => `${name
 const ROWS = { residual_sha256: ["rows", "residual"], attention_write_sha256: ["rows", "attention_write"], mlp_write_sha256: ["rows", "mlp_write"],
   router_logits_sha256: ["router", "logits"], router_selection_sha256: ["router", "selection"] }; // digests of rows that the bundle may keep
 
+let opened = null; // the drawer of one of two ledgers, which share its place
+
 export class Drawer {
-  /** `bundle` is { blobs, ledger } */
+  /** `bundle` is { blobs, ledger }, and of the second of two ledgers its name */
   constructor(node, bundle) {
     Object.assign(this, { node, bundle, ledger: bundle.ledger, from: null });
-    addEventListener("keydown", (event) => event.key === "Escape" && !this.node.hidden && this.close(event));
+    addEventListener("keydown", (event) => event.key === "Escape" && !this.node.hidden && opened === this && this.close(event));
   }
 
   open(at) {
     if (!this.node.contains(document.activeElement)) this.from = document.activeElement;
+    opened = this;
     const field = fieldOf(at);
     const value = this.ledger.values(at.position, at.slot)[at.name];
     const one = at.index >= 0 && Array.isArray(value) ? value[at.index] : value;
@@ -50,7 +53,7 @@ export class Drawer {
       element("p.big.value", isAbsent(one) ? `absent: ${one.absent}` : text(one)),
       element("p", element(`span.tag.${field.tag}`, field.tag), ` ${field.definition}`),
       ...(field.formula ? [element("p.formula.value", field.formula)] : []),
-      facts({ unit: field.unit || "none", dtype: field.dtype, level: field.level, place: `${at.slot}, position ${at.position}`, "recomputed from": field.recompute || "nothing: measured" }),
+      facts({ unit: field.unit || "none", dtype: field.dtype, level: field.level, place: `${at.slot}, position ${at.position}${this.bundle.name ? ` of ${this.bundle.name}` : ""}`, "recomputed from": field.recompute || "nothing: measured" }),
       ...this.inputs(field, at), ...this.again(field, at), ...this.line(at));
     this.node.style.top = `${document.getElementById("top").offsetHeight}px`; // the evidence stays visible
     const { left } = this.from.getBoundingClientRect();
@@ -94,7 +97,7 @@ export class Drawer {
       const row = await rowOf(this.bundle, folder, tensor, position, index);
       const found = row && hex(sha256(row));
       const stored = this.ledger.values(position, slot)[name];
-      said.textContent = row ? `${folder}/ has a row of ${row.length} bytes, sha256 ${found}: ${found === stored ? "the same" : "another"}` : `the bundle keeps no such row in ${folder}/`;
+      said.textContent = row ? `${folder}/ has a row of ${row.length} bytes, sha256 ${found}: ${found === stored ? "the same" : "another"}` : this.bundle.leftOut.some((file) => file.startsWith(`${folder}/`)) ? `${folder}/ is not in this page` : `the bundle keeps no such row in ${folder}/`;
     };
     return [element("p.quiet", "Measured: the digest of a row at the tap."), element("p", button("Recompute here", redo, { class: "recompute" })), said];
   }
@@ -116,7 +119,7 @@ export class Drawer {
     const line = this.ledger.lineNumber(position, slot);
     const leaf = hex(this.ledger.leaf(line));
     const digest = hex(sha256(this.ledger.bytesOf(line)));
-    return [element("h3", "Its line in the ledger"), facts({ line: `${line + 1} of ${this.ledger.begins.length}`, "sha256 of the line": digest, "leaf of the tree": leaf })];
+    return [element("h3", "Its line in the ledger"), facts({ line: `${line + 1} of ${this.ledger.lines}`, "sha256 of the line": digest, "leaf of the tree": leaf })];
   }
 }
 

@@ -1,38 +1,73 @@
 // The tokens of the run, in order: the prompt's ids, then what was formed, coloured by its surprisal.
 
+import { strongestBySource } from "./heads.js";
 import { Card } from "./card.js";
 import { element, inert } from "../verify/elements.js";
-import { colourAt, inkOn } from "./palette.js";
+import { colourAt, inkOn, palette } from "./palette.js";
 import { numbersOf } from "./provenance.js";
 import { nameOf, part, shown, tokenText } from "./parts.js";
-import { Scene } from "./scene.js";
+import { Scene, svgOf } from "./scene.js";
 
 const MOST_BITS = 12;
-const SENTENCE = "Surprisal of each token y: −log₂ p(y) = (log Σ exp z − z_y) / ln 2 bits, z the engine's logits. The stronger the colour, the more surprising; ids in dashes are the prompt, which was not formed here.";
+const SENTENCE = "Surprisal of each token y: −log₂ p(y) = (log Σ exp z − z_y) / ln 2 bits, z the engine's logits. The stronger the colour, the more surprising; ids in dashes are the prompt, which was not formed here; a double border is a token that was given, scored or forced. Underlined: what the selected cell attends to most.";
 const FACTS = [
   ["lm_head", "surprisal_bits"], ["lm_head", "logprob"], ["lm_head", "chosen_logit"], ["lm_head", "rank_low"], ["lm_head", "top_margin"],
   ["lm_head", "entropy_nats"], ["lm_head", "arrival_layer"], ["token", "id"], ["sampler", "method"],
 ];
 
 export function ribbon(view) {
-  const card = new Card("tokens", "Tokens", SENTENCE);
-  const chips = view.ledger.positions.map((found) => chip(view, found));
+  const card = new Card(view, "tokens", "Tokens", SENTENCE);
   const prompt = view.anchor?.promptText ? [element("p.prompt", element("span.quiet", "Prompt "), element("q.value", view.anchor.promptText))] : [];
-  const isPrompt = ({ kind }) => kind === "prompt";
-  const before = view.ledger.positions.filter(isPrompt).length;
-  const nodes = [...chips.slice(0, before), ...promptTail(view), ...chips.slice(before)];
-  const list = part("div.ribbon.scrolls-y", { role: "group", "aria-label": "Tokens" }, ...nodes);
-  card.keep(strip(view), () => table(view));
-  card.put(element("div", ...prompt, list));
+  const list = part("div.ribbon.scrolls-y", { role: "group", "aria-label": "Tokens" });
+  card.keep(() => strip(view), () => table(view));
+  card.put(element("div", ...prompt, list, heatLegend(view)));
+  let chips = fill(view, list);
   let current = null;
-  view.selection.follow(({ position, isStep }) => {
+  let underlined = [];
+  view.onRedraw(() => {
+    chips = fill(view, list);
+    card.put(element("div", ...prompt, list, heatLegend(view)));
+  });
+  view.selection.follow(({ position, layer, isStep }) => {
     current?.setAttribute("aria-pressed", "false");
-    current = chips[position];
+    current = chips.formed[position];
     current?.setAttribute("aria-pressed", "true");
+    underlined = underline(chips.read, underlined, strongestBySource(view.ledger.cell(position, layer)));
     requestAnimationFrame(() => showIn(list, current));
     card.after.replaceChildren(...(isStep ? [about(view, position)] : [element("p.quiet", `Position ${position} is of the prompt: no token was formed here.`)]));
   });
   return card;
+}
+
+/** { formed, read }: by position, the chip of what was formed there and of what was read there. The prompt's last id is read by the first step. */
+function fill(view, list) {
+  const formed = view.ledger.positions.map((found) => chip(view, found));
+  const before = view.ledger.positions.filter(({ kind }) => kind === "prompt").length;
+  const tail = promptTail(view);
+  list.replaceChildren(...formed.slice(0, before), ...tail, ...formed.slice(before));
+  return { formed, read: [...formed.slice(0, before), tail[0], ...formed.slice(before)] };
+}
+
+/** The thicker the line under a token, the larger the largest recorded weight with which the selected cell reads it */
+function underline(read, before, weights) {
+  for (const node of before) node.style.boxShadow = "";
+  return [...weights].flatMap(([position, weight]) => {
+    const node = read[position];
+    if (!node) return [];
+    node.style.boxShadow = `inset 0 -${(1 + 4 * weight).toFixed(1)}px 0 ${palette().chosen}`;
+    return [node];
+  });
+}
+
+function heatLegend(view) {
+  const scene = new Scene(360, 22);
+  const ink = view.ink();
+  scene.text({ x: 3, y: 15, text: "0 bits", fill: ink.soft });
+  for (let i = 0; i < 24; i++) scene.rect({ x: 44 + i * 5, y: 5, w: 5.5, h: 11, fill: colourAt("heat", i / 23) });
+  scene.text({ x: 170, y: 15, text: `${MOST_BITS} bits and more`, fill: ink.soft });
+  const drawing = svgOf(scene, "Colours of surprisal");
+  drawing.classList.add("heat-legend");
+  return drawing;
 }
 
 /** Scrolls the list, never the page */
@@ -45,17 +80,20 @@ function showIn(list, chip) {
 function chip(view, found) {
   const select = () => view.selection.set({ position: found.position });
   const isPrompt = found.kind === "prompt";
-  const title = isPrompt ? `position ${found.position}, prompt` : `position ${found.position}: token ${tokenNumber(view, found)}, ${shown(found.surprisal_bits)} bits`;
+  const title = isPrompt ? `position ${found.position}, prompt` : `position ${found.position}: ${titleOf(view, found)}`;
   const attributes = { type: "button", "aria-pressed": "false", title, onclick: select };
   if (isPrompt) return part("button.chip.prompt-id", attributes, `${view.anchor?.promptIds[found.position] ?? "?"}`);
-  const node = part("button.chip", attributes, ...marked(tokenText(found.bytes)));
-  const paint = () => {
-    const colour = colourAt("heat", found.surprisal_bits / MOST_BITS);
-    Object.assign(node.style, { backgroundColor: colour, color: inkOn(colour) });
-  };
-  paint();
-  view.onRedraw(paint);
+  if (found.pending) return part("button.chip.pending", attributes, "…");
+  const node = part(`button.chip${found.kind === "generated" ? "" : ".given"}`, attributes, ...marked(tokenText(found.bytes)));
+  const colour = colourAt("heat", found.surprisal_bits / MOST_BITS);
+  Object.assign(node.style, { backgroundColor: colour, color: inkOn(colour) });
   return node;
+}
+
+function titleOf(view, found) {
+  if (found.pending) return "not read yet";
+  const kind = found.kind === "generated" ? "" : `, ${found.kind}: not chosen by the sampler`;
+  return `token ${tokenNumber(view, found)}, ${shown(found.surprisal_bits)} bits${kind}`;
 }
 
 /** The last id of the prompt is the input of the first step */
@@ -77,7 +115,7 @@ function marked(text) {
   });
 }
 
-const tokenNumber = (view, found) => view.ledger.steps.indexOf(found) + 1;
+const tokenNumber = ({ ledger }, { position }) => position - ledger.positions.findIndex(({ kind }) => kind !== "prompt") + 1; // a run's steps are its last positions
 
 function about(view, position) {
   const found = view.ledger.positions[position];

@@ -14,7 +14,7 @@ const ROW = 20;
 const SENTENCE = "Bytes that each part of the step read: from the disk (solid) and from the cache (light), and the seconds it waited. From io.jsonl: what the machine that ran declares, not what a verifier can repeat.";
 
 export async function track(view) {
-  const card = new Card("track", "Reading and waiting", SENTENCE);
+  const card = new Card(view, "track", "Reading and waiting", SENTENCE);
   const steps = await accounts(view);
   if (!steps.length || steps.every(({ parts }) => !parts.length)) {
     card.nothing("io.jsonl says nothing about parts");

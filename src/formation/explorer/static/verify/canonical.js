@@ -9,6 +9,7 @@ import { CanonicalRefusal } from "./refusals.js";
 export const LARGEST = 2 ** 53 - 1;
 export const LINE = { sizeBytes: 1 << 20, depth: 16 };
 export const DOCUMENT = { sizeBytes: 1 << 26, depth: 32 };
+const ASCII = /^[\x00-\x7f]*$/;
 const SURROGATE = /\p{Surrogate}/u; // with the u flag, only one without its partner
 
 export const isObject = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
@@ -78,14 +79,29 @@ export function decode(data, limits) {
   return quick === undefined ? slowly(text, limits) : quick;
 }
 
-/** The platform's parser drops repeated names and keeps no order, but what it reads is only taken if its canonical text is this text. */
+/** The platform's parser drops repeated names and keeps no order, but what it reads is only taken if its canonical text is this text. What the
+ * platform writes again as this text is asked for the rest only: that is several times faster. */
 function quickly(text, limits) {
   try {
     const value = JSON.parse(text);
-    return canonicalText(value, limits) === text ? value : undefined;
+    const isSame = JSON.stringify(value) === text && !/\\u[dD]/.test(text) && isCanonical(value);
+    return isSame || canonicalText(value, limits) === text ? value : undefined;
   } catch {
     return undefined; // whatever is wrong, the slow reader names it
   }
+}
+
+/** Of a value that JSON.stringify wrote: names in ASCII and in order, numbers within their limits */
+function isCanonical(value) {
+  if (typeof value === "number") return -LARGEST <= value && value <= LARGEST;
+  if (value === null || typeof value !== "object") return true;
+  if (Array.isArray(value)) return value.every(isCanonical);
+  let before = null;
+  for (const name of Object.keys(value)) {
+    if ((before !== null && before >= name) || !ASCII.test(name) || !isCanonical(value[name])) return false;
+    before = name;
+  }
+  return true;
 }
 
 function slowly(text, limits) {
@@ -111,14 +127,23 @@ function readText(data, limits) {
 /** Before a parser, which recurses, sees the text. */
 function checkDepth(text, limit) {
   let depth = 0;
-  let inString = false;
   for (let i = 0; i < text.length; i++) {
     const code = text.charCodeAt(i);
-    if (code === 34) inString = !inString;
-    else if (inString) i += code === 92 ? 1 : 0;
+    if (code === 34) i = endOfString(text, i);
     else if (code === 91 || code === 123) {
       if (++depth > limit) throw new CanonicalRefusal(`expected nesting of at most ${limit}, got more at character ${i}`);
     } else if (code === 93 || code === 125) depth--;
+  }
+}
+
+/** The quotation mark that ends the string which begins at `at`, or the end of the text */
+function endOfString(text, at) {
+  for (let end = at; ; ) {
+    end = text.indexOf('"', end + 1);
+    if (end < 0) return text.length;
+    let slashes = 0;
+    while (text.charCodeAt(end - 1 - slashes) === 92) slashes++;
+    if (slashes % 2 === 0) return end;
   }
 }
 

@@ -7,6 +7,7 @@ import { FIELD_TABLE, FIELD_WORDS } from "./tables.js";
 
 export const FIELDS = FIELD_TABLE;
 export const { LEVELS, KINDS, TAGS, COMPONENTS } = FIELD_WORDS;
+export const { DELTA_LAYER, ATTENTION_LAYER, NO_DELTA, UNGATED, LAYER_KINDS } = FIELD_WORDS;
 export const { NOT_A_STEP, DENSE, NO_BIAS, NO_SHARED, NO_RUNNER_UP, ALL_CHOSEN, ZERO_NORM, NEVER, NO_EXPERTS, GREEDY, FORCED } = FIELD_WORDS;
 
 export const absent = (reason) => ({ absent: reason });

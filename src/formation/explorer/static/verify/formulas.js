@@ -5,7 +5,7 @@ import { hexadecimal } from "./exact64.js";
 import { ALL_CHOSEN, FIELDS, NEVER, ZERO_NORM, absent } from "./fields.js";
 
 const LN2 = hexadecimal("0x1.62e42fefa39efp-1");
-const plainSum = (values) => values.reduce((total, value) => total + value, 0);
+export const plainSum = (values) => values.reduce((total, value) => total + value, 0);
 const share = (norm, whole) => (whole ? norm / whole : absent(ZERO_NORM));
 
 function arrivalLayer(ranks) {

@@ -3,11 +3,9 @@
 export const TOLERANCE = 64 * 2 ** -53; // times the sum of absolute terms
 
 /** `size` is the distance from what the rule demands, infinite where no number says it; above `tolerance` the rule is violated. */
-const gap = (rule, size, tolerance, where, magnitude = 0) => ({ rule, size, tolerance, where, magnitude, violated: !(size <= tolerance) });
+const gap = (rule, size, tolerance, where) => ({ rule, size, tolerance, where, violated: !(size <= tolerance) });
 
 export const fact = (rule, holds, where) => gap(rule, holds ? 0 : Infinity, 0, where);
-
-export const rounding = (rule, size, tolerance, where, magnitude) => gap(rule, size, tolerance, where, magnitude);
 
 /** Number by number equal */
 export function same(rule, expected, found, where) {
@@ -67,13 +65,12 @@ function rounded(partials) {
 /** The worst gap of each rule so far; memory does not grow with the ledger. */
 export class Tally {
   constructor(rules) {
-    this.byRule = new Map(rules.map((rule) => [rule, { rule, checked: 0, worstGap: 0, tolerance: 0, where: "", violated: false, magnitude: 0 }]));
+    this.byRule = new Map(rules.map((rule) => [rule, { rule, checked: 0, worstGap: 0, tolerance: 0, where: "", violated: false }]));
   }
 
   take(gaps) {
     for (const each of gaps) {
       const old = this.byRule.get(each.rule);
-      old.magnitude = Math.max(old.magnitude, each.magnitude);
       const isWorse = each.violated === old.violated ? each.size > old.worstGap : each.violated;
       if (!old.checked || isWorse) {
         Object.assign(old, { worstGap: each.size, tolerance: each.tolerance, where: each.where, violated: each.violated });

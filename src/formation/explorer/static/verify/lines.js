@@ -13,10 +13,11 @@ const RUNNERS_UP = 8;
 const METHODS = { generated: ["greedy", "sample"], scored: ["forced"], forced: ["forced"] }; // of each kind of step
 const FREE = [fields.NO_SHARED, fields.NO_RUNNER_UP, fields.ZERO_NORM, fields.NEVER]; // reasons that no shape decides
 
-/** What the first line says. `biases` holds one vector for each layer with experts, by layer. */
+/** What the first line says. `biases` holds one vector for each layer with experts, by layer; `kinds` says of each layer what mixes positions in
+ * it, `delta` the sizes of delta layers if there are any. */
 export class Run {
-  constructor(runId, promptLevel, stepLevel, shape, router, biases = new Map()) {
-    Object.assign(this, { runId, promptLevel, stepLevel, shape, router, biases });
+  constructor(runId, promptLevel, stepLevel, shape, router, biases = new Map(), kinds = [], delta = null) {
+    Object.assign(this, { runId, promptLevel, stepLevel, shape, router, biases, kinds, delta });
   }
 
   /** How many experts a line lists behind the chosen ones: of those in kept groups that are not chosen, at most eight */
@@ -63,6 +64,7 @@ export function readRun(line) {
     refuse(`expected the run line first, got slot ${quoted(checked.slot)}`);
   }
   if (!isSha256(checked.run_id)) refuse(`expected a run_id of 64 hexadecimal digits, got ${quoted(checked.run_id)}`);
+  checkTable(checked.measured.fields_sha256);
   const nothing = { layers: 0, dense_layers: 0, hidden: 0, heads: 0, experts: 0, chosen: 0, vocabulary: 0 };
   const draft = new Run(checked.run_id, "minimal", "minimal", nothing, null);
   checkNames(checked, "run", "full", new Place(draft, -1, "run", "run"));
@@ -86,10 +88,28 @@ function assemble(values, draft) {
   if (values.shape.experts) checkTyped(byName.router, values.router, place);
   const router = values.shape.experts ? values.router : null;
   checkShape(values.shape, router);
-  if (values.fields_sha256 !== fields.digest()) {
-    refuse(`expected the field table ${fields.digest()}, got ${quoted(values.fields_sha256)}`);
+  const { kinds, delta } = readKinds(values, byName, new Place(new Run(draft.runId, ...levels, values.shape, router), -1, "run", "run"));
+  return new Run(draft.runId, ...levels, values.shape, router, new Map(), kinds, delta);
+}
+
+/** First of all: every other field is read by the table */
+function checkTable(claimed) {
+  if (claimed !== fields.digest()) refuse(`expected the field table ${fields.digest()}, got ${quoted(claimed)}`);
+}
+
+/** Of each layer its kind, and the sizes of delta layers if there are any */
+function readKinds(values, byName, place) {
+  checkTyped(byName.layer_kinds, values.layer_kinds, place);
+  const kinds = values.layer_kinds;
+  const strange = kinds.find((kind) => !fields.LAYER_KINDS.includes(kind));
+  if (strange !== undefined) refuse(`expected layer_kinds of ${fields.LAYER_KINDS.join(", ")}, got ${quoted(strange)}`);
+  if (!kinds.includes("delta")) return { kinds, delta: null };
+  checkTyped(byName.delta, values.delta, place);
+  const { key_heads: keyHeads, heads, key, value, taps } = values.delta;
+  if (Math.min(keyHeads, heads, key, value, taps) < 1 || heads % keyHeads) {
+    refuse(`expected sizes that a delta layer can have, got ${quoted(values.delta)}`);
   }
-  return new Run(draft.runId, ...levels, values.shape, router);
+  return { kinds, delta: values.delta };
 }
 
 function checkShape(shape, router) {
@@ -111,7 +131,7 @@ function withBiases(run, stored) {
     refuse(`expected router biases of layers ${first} to ${run.shape.layers - 1} in order, got ${quoted(stored.map((row) => row.layer))}`);
   }
   const biases = new Map(stored.map((row) => [row.layer, decodeF32(row.biases)]));
-  return new Run(run.runId, run.promptLevel, run.stepLevel, run.shape, run.router, biases);
+  return new Run(run.runId, run.promptLevel, run.stepLevel, run.shape, run.router, biases, run.kinds, run.delta);
 }
 
 // ---- the other lines
@@ -186,8 +206,13 @@ function checkValue(field, value, place, reasons) {
 
 /** The reasons that hold here and make the fields that know them absent, decided by shape, router, kind and method */
 function reasonsAt(place) {
-  const { shape, router, runnersUp } = place.run;
+  const { shape, router, runnersUp, kinds, delta } = place.run;
+  const kind = place.layer >= 0 ? kinds[place.layer] : "";
   const holds = [
+    [fields.DELTA_LAYER, kind === "delta"],
+    [fields.ATTENTION_LAYER, kind === "attention"],
+    [fields.NO_DELTA, !delta],
+    [fields.UNGATED, !router?.shared_gated],
     [fields.DENSE, 0 <= place.layer && place.layer < shape.dense_layers],
     [fields.NOT_A_STEP, place.kind === "prompt"],
     [fields.NO_EXPERTS, !router],
@@ -252,13 +277,14 @@ function f32ArrayProblem(value, length) {
 }
 
 function lengthOf(length, place) {
-  const { shape, runnersUp } = place.run;
+  const { shape, runnersUp, delta } = place.run;
   if (/^[0-9]+$/.test(length)) return Number(length);
   if (length[0] === "T") return Math.min(Number(length.slice(1)), shape.vocabulary);
   const keys = place.position + 1;
   if (length === "S3H") return shape.heads * Math.min(3, keys);
   if (length[0] === "S") return Math.min(Number(length.slice(1)), shape.heads * keys);
-  return { K: shape.chosen, R: runnersUp, H: shape.heads, E: shape.experts, M: shape.layers - shape.dense_layers }[length];
+  const { layers, heads, experts, chosen, dense_layers: dense } = shape;
+  return { K: chosen, R: runnersUp, H: heads, G: delta?.heads ?? 0, E: experts, L: layers, M: layers - dense }[length];
 }
 
 const isNumber = (value) => typeof value === "number" && -LARGEST <= value && value <= LARGEST;

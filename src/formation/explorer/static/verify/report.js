@@ -24,9 +24,11 @@ export function failed(sentence) {
 /** `outcomes` in the order of CHECKS, each {check, state, checked, expected, found} */
 export function report(outcomes, facts = {}, notes = {}) {
   const verified = outcomes.every(({ state }) => state === PASSED || state === NOT_CLAIMED);
+  const partial = !verified && !outcomes.some(({ state }) => state === FAILED); // files were left out (verify.js)
   const states = (level) => outcomes.filter(({ check }) => check.level === level).map(({ state }) => state);
   const levels = Object.fromEntries(Object.keys(VERDICT_LEVELS).map((level) => [level, levelState(states(level))]));
-  return { verified, levels, outcomes, facts, notes, proves: verified ? SENTENCES.HONESTY : SENTENCES.REFUSED };
+  const proves = verified ? SENTENCES.HONESTY : partial ? SENTENCES.PARTLY : SENTENCES.REFUSED;
+  return { verified, partial, levels, outcomes, facts, notes, proves };
 }
 
 function levelState(states) {
@@ -42,10 +44,10 @@ export function refusedReport(sentence) {
 }
 
 /** As `formation verify --json` has it */
-export function documentOf({ verified, levels, outcomes, facts, notes, proves }) {
+export function documentOf({ verified, partial, levels, outcomes, facts, notes, proves }) {
   const checks = outcomes.map(({ check, state, checked, expected, found }) => {
     const shown = { id: `V${check.number}`, name: check.name, level: check.level, state, checked };
     return expected ? { ...shown, expected, found } : shown;
   });
-  return { kind: SENTENCES.KIND, verdict: verified ? "verified" : "failed", levels, notes, checks, facts, proves };
+  return { kind: SENTENCES.KIND, verdict: verified ? "verified" : partial ? "checked in part" : "failed", levels, notes, checks, facts, proves };
 }

@@ -3,7 +3,7 @@
 import { bytesF32, isObject, valuesF32 } from "./canonical.js";
 import { hex } from "./bytes.js";
 import * as exact32 from "./exact32.js";
-import { fact, same } from "./gaps.js";
+import { exactSum, fact, same } from "./gaps.js";
 import { sha256 } from "./sha256.js";
 
 export const CHOICE = "choice";
@@ -11,6 +11,10 @@ export const SCORES = "scores";
 export const GATES = "gates";
 export const ALL_EXPERTS = "all experts";
 const TINY = exact32.f32(1e-20);
+const LANES = 16; // of a sum in binary32
+const SPARE = 8; // roundings beside those of one lane
+const DOUBLE_ROUNDING = 2 ** -23; // twice the size of one
+const LARGEST_BITS = 0x7f800000 - 4; // of a finite binary32 number with four more above it
 
 /** The rules of one layer's line with experts */
 export function* ofLine(values, place) {
@@ -18,7 +22,9 @@ export function* ofLine(values, place) {
   if (!router || isObject(values.chosen)) return;
   yield* choice(values, place);
   for (const [prefix, ids] of [["chosen_", values.chosen], ["runner_up_", values.runners_up]]) yield* scores(values, prefix, ids, place, router);
+  if (router.softmax && !router.biased && router.groups === 1) yield* oneTotal(values, place);
   yield same(GATES, gatesOf(values.chosen_scores, router), values.gates, `gates in ${place}`);
+  yield* sharedGate(values, router, place);
 }
 
 /** chosen = the best by selection among chosen and runners-up, ties low */
@@ -51,6 +57,40 @@ function* scores(values, prefix, ids, place, router) {
     yield same(SCORES, ids.map((e) => stored[e]), biases, `${prefix}biases in ${place}`);
   }
   yield same(SCORES, found.map((s, i) => exact32.add(s, biases[i])), values[`${prefix}selection`], `${prefix}selection in ${place}`);
+}
+
+/** s = fl(exp(q - largest) / total) with one total for all that are listed, though its other terms are not: routing.py says when and why */
+function* oneTotal(values, place) {
+  const [logits, found] = ["logits", "scores"].map((name) => [...values[`chosen_${name}`], ...values[`runner_up_${name}`]]);
+  const best = Math.max(...found);
+  if (values.runners_up.length && found.at(-1) === best) return;
+  const largest = Math.max(...logits);
+  const powers = logits.map((q) => exact32.exp(exact32.subtract(q, largest)));
+  const { experts } = place.run.shape;
+  const rounding = (experts / LANES + SPARE) * DOUBLE_ROUNDING;
+  const least = exactSum(powers);
+  const most = least + (experts - powers.length) * powers.at(-1);
+  const possible = totals(best).filter((total) => least * (1 - rounding) <= total && total <= most * (1 + rounding));
+  const holds = possible.some((total) => powers.every((power, i) => exact32.divide(power, total) === found[i]));
+  yield fact(SCORES, holds, `one total of a softmax for the scores in ${place}`);
+}
+
+const view = new DataView(new ArrayBuffer(4));
+
+/** Every binary32 number whose reciprocal may round to `share`, and a few beside them */
+function totals(share) {
+  if (!(0 < share && share <= 1)) return [];
+  view.setFloat32(0, exact32.divide(1, share));
+  const bits = view.getInt32(0);
+  return bits < LARGEST_BITS ? [-3, -2, -1, 0, 1, 2, 3].map((step) => (view.setInt32(0, bits + step), view.getFloat32(0))) : [];
+}
+
+/** Of the shared expert: a sigmoid, or none; then its write is its output */
+function* sharedGate(values, router, place) {
+  const { shared_output_norm: output, shared_write_norm: write, shared_gate: gate } = values;
+  if (output === undefined || isObject(output)) return;
+  if (router.shared_gated) yield fact(GATES, 0 <= gate && gate <= 1, `shared_gate in ${place}`);
+  else yield fact(GATES, output === write, `shared_write_norm in ${place}`);
 }
 
 /** g = fl(fl(s / fl(Σ s + 1e-20)) scale), Σ s in ascending id; without normalisation g = fl(s scale) */

@@ -1,12 +1,14 @@
 // The rules that the lines of a complete ledger obey: the twin of ledger/rules.py. Lines are pushed in one after the other.
 
+import { ATTENTION, ofLine as attentionOf } from "./attention.js";
 import { has, isObject } from "./canonical.js";
 import { f32 } from "./exact32.js";
 import { log64 } from "./exact64.js";
 import * as fields from "./fields.js";
-import { ONE_LINE, PARTS, WHOLE_POSITION, positionInputs, recompute } from "./formulas.js";
-import { TOLERANCE, Tally, closure, exactSum, fact, rounding, same, within } from "./gaps.js";
+import { ONE_LINE, PARTS, WHOLE_POSITION, plainSum, positionInputs, recompute } from "./formulas.js";
+import { TOLERANCE, Tally, closure, exactSum, fact, same, within } from "./gaps.js";
 import { Place, STEP_SLOTS, checkLine, readRun, valuesOf } from "./lines.js";
+import { LANES, LOST_SQUARES, NORMS, SPARE, ofCell, ofScale } from "./norms.js";
 import { LineRefusal } from "./refusals.js";
 import * as routing from "./routing.js";
 
@@ -14,18 +16,15 @@ export const CENSUS = "census";
 const FORMULAS = "formulas";
 const ATTRIBUTION = "attribution";
 const EXPERTS = "experts";
-const HEAD_ROUNDING = "head rounding";
 const LENS = "lens";
 const RANKS = "ranks";
 const ENTROPY = "entropy";
 const DRAW = "draw";
 export const RULES = [
-  CENSUS, FORMULAS, ATTRIBUTION, EXPERTS, HEAD_ROUNDING, LENS, routing.CHOICE, routing.SCORES, routing.GATES, RANKS, ENTROPY, DRAW,
+  CENSUS, FORMULAS, ATTRIBUTION, EXPERTS, LENS, routing.CHOICE, routing.SCORES, routing.GATES, RANKS, ENTROPY, DRAW, NORMS,
+  ATTENTION,
 ];
 const ROUNDING = 2 ** -53;
-const LANES = 16; // of a sum over a row
-const SPARE = 12; // roundings beside those of one lane and of the sum of writes
-const LOST_SQUARES = 2 ** -50; // more than binary32 norms lose to squares too small for it
 const SHARED = fields.FIELDS.filter((field) => field.absent.includes(fields.NO_SHARED)).map((field) => field.name);
 const AGAINST = fields.FIELDS.filter((field) => field.absent.includes(fields.NO_RUNNER_UP)).map((field) => field.name);
 const FAMILIES = [["dla", ["dla", "direction_norm"]], ["lens", ["lens"]], ["mid_lens", ["mid_lens"]]];
@@ -106,12 +105,14 @@ function observed(line, run, due) {
   return { place: found, values: valuesOf(line, found) };
 }
 
-/** A line is one item of the census. Its values of the shared expert are all absent or none is. */
+/** A line is one item of the census. Its values of the shared expert are all absent or none is, and none where that has a gate. */
 function* sharedGaps({ place, values }) {
   const reasons = reasonsOf(SHARED.filter((name) => name in values).map((name) => values[name]));
   reasons.delete(fields.DENSE);
   reasons.delete(fields.NOT_A_STEP);
-  yield fact(CENSUS, !reasons.has(fields.NO_SHARED) || reasons.size === 1, `fields of the shared expert in ${place}`);
+  const { router } = place.run;
+  const holds = !reasons.has(fields.NO_SHARED) || (reasons.size === 1 && router !== null && !router.shared_gated);
+  yield fact(CENSUS, holds, `fields of the shared expert in ${place}`);
 }
 
 /** The runner-up of a step is known to all its attributions or to none, and so it is to its lenses. */
@@ -140,7 +141,22 @@ function* ofLine({ place, values }) {
   for (const name of ONE_LINE) if (name in values) yield formula(name, values, values[name], place);
   if (place.layer < 0) return;
   yield* routing.ofLine(values, place);
+  yield* attentionOf(values, place);
+  yield* deltaGates(values, place);
   for (const prefix of ["lens", "mid_lens"]) yield* lensBounds(values, prefix, place);
+}
+
+/** Those of all heads lie between 0 and 1; where each is there, least, mean and largest are theirs */
+function* deltaGates(values, place) {
+  for (const gate of ["delta_beta", "delta_decay"]) {
+    const [low, mean, high] = ["min", "mean", "max"].map((name) => values[`${gate}_${name}`]);
+    if (low === undefined || reason(low)) continue;
+    yield fact(routing.GATES, 0 <= low && low <= mean && mean <= high && high <= 1, `${gate} in ${place}`);
+    const heads = values[`${gate}s`];
+    if (!heads) continue;
+    const found = [Math.min(...heads), plainSum(heads) / heads.length, Math.max(...heads)];
+    yield same(routing.GATES, found, [low, mean, high], `${gate}s in ${place}`);
+  }
 }
 
 function formula(name, inputs, found, place) {
@@ -178,9 +194,15 @@ function rankIn(logit, rank, tops, where) {
 
 // ---- of one position
 
-/** What joins the lines of a step */
+/** What joins the lines of a position */
 function* ofPosition(lines) {
   const bySlot = new Map(lines.map(({ place, values }) => [place.slot, values]));
+  let before = bySlot.get("embed").residual_norm;
+  for (const { place, values } of lines) {
+    if (place.layer < 0) continue;
+    yield* ofCell(before, values, place);
+    before = values.residual_norm;
+  }
   if (!bySlot.has("lm_head")) return;
   const { place } = lines.find((each) => each.place.slot === "lm_head");
   const head = bySlot.get("lm_head");
@@ -191,6 +213,7 @@ function* ofPosition(lines) {
   yield* headRanks(head, token, place);
   yield* entropyBounds(head, place);
   yield* draw(bySlot.get("sampler"), head, token, place);
+  yield ofScale(before, head.final_scale, place);
   if ("dla_logit" in head) {
     yield* attribution(bySlot.get("embed"), layers, head, place);
     for (const cell of cells) yield* expertClosures(cell.values, head, cell.place);
@@ -232,15 +255,12 @@ function* draw(sampler, head, token, place) {
   yield fact(DRAW, 1 <= kept && kept <= place.run.shape.vocabulary && 0 < mass && mass <= 1, `kept in ${place}`);
 }
 
-/** The direct contributions make y's logit; lm_head's rounding makes it the engine's */
+/** The direct contributions make y's logit; that lm_head's rounding makes it the engine's is a formula */
 function* attribution(embed, layers, head, place) {
   const inputs = positionInputs(embed, layers);
   for (const name of WHOLE_POSITION) yield formula(name, inputs, head[name], place);
   const terms = [embed.dla, ...PARTS.flatMap((name) => inputs[name])];
   yield closure(ATTRIBUTION, head.exact_logit, terms, shareRoundings(head, "", pathNorms(embed, layers), place.run.shape), `exact_logit in ${place}`);
-  const size = Math.abs(head.lm_head_rounding);
-  const gap = Math.abs(exactSum([head.dla_logit, head.lm_head_rounding, -head.chosen_logit]));
-  yield rounding(HEAD_ROUNDING, gap, ROUNDING * size, `lm_head_rounding in ${place}`, size);
 }
 
 /** Norms of the components that attribution adds up, and of the row that they make */
@@ -257,9 +277,9 @@ function* expertClosures(values, head, place) {
     if ([total, combination, experts, head[`direction_norm${component}`]].some(reason)) continue;
     const terms = [...experts, combination];
     const norms = [values.mlp_write_norm, ...values.expert_write_norms];
-    if (!reason(shared) && !reason(values.shared_output_norm)) {
+    if (!reason(shared) && !reason(values.shared_write_norm)) {
       terms.push(shared);
-      norms.push(values.shared_output_norm);
+      norms.push(values.shared_write_norm);
     }
     yield closure(EXPERTS, total, terms, shareRoundings(head, component, norms, place.run.shape), `${names[0]} in ${place}`);
   }

@@ -10,10 +10,11 @@ const state = (found) => element(`span.state.${found in MARKS ? found : "open"}`
 
 /** Of a bundle */
 export function bundleVerdict(name, report) {
-  const word = report.verified ? "Verified" : "Failed";
+  const word = report.verified ? "Verified" : report.partial ? "Checked in part" : "Failed";
+  const kind = report.verified ? PASSED : report.partial ? "partial" : FAILED;
   const failures = report.outcomes.filter((outcome) => outcome.state === FAILED);
-  const head = element(`div.verdict.${report.verified ? PASSED : FAILED}`,
-    element("h2", `${MARKS[report.verified ? PASSED : FAILED]} ${word}: `, element("span.value", name)),
+  const head = element(`div.verdict.${kind}`,
+    element("h2", `${MARKS[kind] ?? "–"} ${word}: `, element("span.value", name)),
     ...failures.slice(0, 1).map((outcome) => element("p", "First failure: ", element("span.value", sentenceOf(outcome)))),
     ...failures.slice(0, 1).map(hintOf),
     element("p.proves", `${capital(report.proves)}.`), facts(report.facts));

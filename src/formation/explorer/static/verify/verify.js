@@ -13,7 +13,7 @@ import { ascii } from "./quoted.js";
 import { ContainerRefusal, Refused } from "./refusals.js";
 import { FAILED, NOT_CLAIMED, NOT_REACHED, PASSED, failed, finding, notClaimed, passed, report, same } from "./report.js";
 import { Sha256, sha256 } from "./sha256.js";
-import { Sidecars } from "./sidecars.js";
+import { ROWS, Sidecars } from "./sidecars.js";
 import { CHECKS } from "./tables.js";
 
 const AT_SIGNING = ["key", "signature"]; // what readAttestation may refuse beyond the form of the file
@@ -22,9 +22,10 @@ const TENSOR_DIGESTS = "tensor-digests.json";
 const HEADERS_NOTE = "headers: the headers of the shards are named by digest, their tensors are not";
 
 /** The verdict on a bundle. `open` gives its contents or throws ContainerRefusal; `signers` says of which keys the reader knows whose they are,
- * fingerprint -> how it is known; `nonce` is one that the reader chose before the run, or null. */
-export async function verify(open, { signers = new Map(), allowUnknownSigner = false, nonce = null, progress = () => {} } = {}) {
-  return new Examination(open, { signers, allowUnknownSigner, nonce, progress }).report();
+ * fingerprint -> how it is known; `nonce` is one that the reader chose before the run, or null. `leftOut` names files of the bundle that are not here:
+ * what they are needed for is not reached. */
+export async function verify(open, { signers = new Map(), allowUnknownSigner = false, nonce = null, leftOut = [], progress = () => {} } = {}) {
+  return new Examination(open, { signers, allowUnknownSigner, nonce, leftOut, progress }).report();
 }
 
 /** One bundle under examination. Attributes are set by the check that reads them, and used by checks that need it. */
@@ -143,24 +144,35 @@ async function root(exam) {
 }
 
 async function subjects(exam) {
-  const due = [...exam.contents.blobs.keys()].filter((name) => !UNSIGNED.includes(name));
+  const due = [...exam.contents.blobs.keys(), ...exam.leftOut].filter((name) => !UNSIGNED.includes(name));
   const stated = exam.attestation.statement.subjects;
   const strange = [...new Set([...stated.keys(), ...due])].sort().find((name) => stated.has(name) !== due.includes(name));
   if (strange !== undefined) {
     return due.includes(strange) ? same(strange, "a subject", "none") : same(strange, "no subject", "one");
   }
-  for (const name of due) {
+  for (const name of due.filter((each) => exam.has(each))) {
     const found = await digestOf(exam, name);
     if (found !== stated.get(name)) return finding(FAILED, name, `sha256 ${stated.get(name)}, as was signed`, found);
   }
+  if (exam.leftOut.length) return notHere(exam);
   return passed(`${due.length} files, by name and SHA-256`);
 }
 
 async function digestOf(exam, name) {
   if (name === "ledger.jsonl") return hex((await exam.found()).sha256);
   const state = new Sha256();
-  for await (const piece of pieces(exam.blob(name))) state.update(piece);
+  for await (const piece of pieces(exam.blob(name))) {
+    state.update(piece);
+    await exam.progress({ name, bytes: state.size, of: exam.blob(name).size });
+  }
   return hex(state.digest());
+}
+
+/** Of the files that are left out nothing was read, so of what was signed about them nothing is said */
+function notHere(exam) {
+  const why = `not here, so not checked: ${exam.leftOut.join(", ")}`;
+  exam.notes.INTEGRITY = exam.notes.LEDGER = why;
+  return finding(NOT_REACHED, why);
 }
 
 async function declarations(exam) {
@@ -221,6 +233,7 @@ function signer(exam) {
 /** Every check named as a rule of the ledger */
 async function rule(exam, check) {
   const result = (await exam.found()).results.get(check.name);
+  if (check.name === ROWS && exam.leftOut.length) return notHere(exam);
   if (result.violated) {
     if (result.where.includes("expected ")) return failed(result.where);
     const gap = result.worstGap === Infinity ? "" : `, a gap of ${general(result.worstGap, 3)}`;
