@@ -72,8 +72,9 @@ class Means:
     def engine(self, checkpoint: Checkpoint) -> Engine:
         if self.parity not in parity.METHODS:
             raise UsageError(f"parity: expected {', '.join(parity.METHODS)}, got {self.parity}")
-        how = {"memory": self.memory, "threads": self.threads, "keep_cache": self.keep_cache, "guess": self.guess}
-        return Engine(checkpoint, **how, progress=self.progress)
+        return Engine(
+            checkpoint, memory=self.memory, threads=self.threads, keep_cache=self.keep_cache, progress=self.progress, guess=self.guess
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,8 @@ def facts(report: AuditReport, path: Path | None) -> dict[str, Any]:
 
 
 def lines(report: AuditReport, path: Path | None) -> list[str]:
-    from formation.audit.report import HONESTY, UNSEALED
+    from formation.audit.report import HONESTY
+    from formation.evidence.audited import UNSEALED
     from formation.run.machine import show_bytes
 
     speed = show_bytes(report.bytes_read / max(report.seconds, 1e-9))

@@ -155,7 +155,7 @@ def make_plan(model: Model, sizes: Sizes, budget: int, positions: int, logit_row
     plan = Plan(sizes, budget, positions, chunk, cache, states, activations, capture, resident, kept, transient)
     routers = [("router", layer) for layer in sizes.routers if ("layer", layer) not in resident]
     size = sum(_size(sizes, key) for key in routers)
-    fits = size <= min(budget // ROUTER_SHARE, plan.expert_cache_bytes)
+    fits = size <= min(budget // ROUTER_SHARE, plan.expert_cache_bytes, plan.stream_bytes - kept - floor)
     return replace(plan, routers=tuple(routers), router_bytes=size) if fits else plan
 
 
