@@ -36,7 +36,7 @@ def test_the_tables_of_events_are_those_of_the_code() -> None:
 
 def test_the_commands_of_the_page_are_commands_and_its_rules_are_rules() -> None:
     commands = re.findall(r"^    formation (dialogue .*?)(?: +#.*)?$", PAGE, re.M)
-    assert 4 == len(commands)
+    assert 8 == len(commands)
     for command in commands:
         build_parser().parse_args(shlex.split(command))
     rows = PAGE.split("| condition | holds when |")[1].split("\n\n")[0]
@@ -51,14 +51,17 @@ def test_every_zero_kind_is_on_the_page() -> None:
     assert list(Kind) == [row.split("`")[1].split("(")[0] for row in rows.splitlines()[2:]]
 
 
-def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.S)
+def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    code, live = re.findall(r"```python\n(.*?)```", PAGE, re.S)
     (tmp_path / "talk.md").write_bytes(OWN.read_bytes())
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "docs/dialogue.md", "exec"), {})
     out = capsys.readouterr().out
     assert out.startswith("('Night Owl', 'lamp-2') (7, 7) []\n")
     assert 4 == len(out.splitlines())
+    exec(compile(live, "docs/dialogue.md", "exec"), {})
+    told = capsys.readouterr().out.splitlines()
+    assert ["2 messages", "token"] == [told[0], told[1].split()[0]] and 0 > float(told[1].split()[2]) > -0.1
 
 
 @pytest.mark.parametrize(

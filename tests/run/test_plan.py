@@ -10,8 +10,11 @@ from tools.synthetic_checkpoint import FP8, Names, k25_config, qwen3_next_config
 from formation.errors import BudgetError
 from formation.model.architecture import Model, parts_of
 from formation.model.catalog import read_model
+from formation.run.generate import Engine
 from formation.run.machine import parse_bytes, show_bytes
 from formation.run.plan import Sizes, count_parameters, make_plan, measure_sizes
+from formation.samples import folder
+from formation.weights.checkpoint import open_checkpoint
 from small_models import fp8_config
 
 K25 = read_model(k25_config())
@@ -123,3 +126,12 @@ def test_sizes_are_read_in_both_kinds_of_units(text: str | int, count: int) -> N
 @pytest.mark.parametrize(("count", "text"), [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (24_772_632, "24.8 MB"), (595_148_192_736, "595 GB")])
 def test_sizes_are_shown_with_three_figures(count: int, text: str) -> None:
     assert show_bytes(count) == text
+
+
+@pytest.mark.parametrize("over", [0, 1 << 14, 1 << 17, 1 << 19, 1 << 21])
+def test_routers_that_are_kept_apart_leave_room_for_the_largest_part(over: int) -> None:
+    """Where a long context takes most of the budget, a twentieth of it is more than what is left of the weights' share."""
+    with Engine(open_checkpoint(folder("kimi_k25")), memory=(7_458_624 // 4096 + 1) * 4096 + over) as engine:
+        plan = engine.plan(1024)
+    largest = max(plan.sizes.head, *(size + 2 * plan.sizes.experts.get(layer, 0) for layer, size in enumerate(plan.sizes.layers)))
+    assert plan.stream_bytes - plan.resident_bytes - plan.router_bytes >= largest + plan.sizes.row_buffer

@@ -11,7 +11,7 @@ import formation
 from formation.text import load_template, load_tokenizer, stop_ids
 
 SAMPLES = Path(formation.__file__).parent / "samples"
-OPENINGS = {"kimi_k25": "<|im_user|>user<|im_middle|>"}
+OPENINGS = {"kimi_k25": "<|im_user|>user<|im_middle|>", "qwen3_next": "<|im_start|>user\n"}
 
 
 @pytest.mark.parametrize("name", OPENINGS)

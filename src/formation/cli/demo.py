@@ -1,5 +1,5 @@
 """Answer three questions with the shipped sample checkpoint, under a memory budget smaller than it; then record five tokens of an answer, and
-seal, audit, certify and verify the bundle."""
+seal, audit, certify and verify the bundle. With --dialogue two models talk for twenty turns instead, every token measured."""
 
 from __future__ import annotations
 
@@ -14,16 +14,24 @@ from formation.cli.speech import LiveText, say
 HELP = "the main job on the shipped sample checkpoint"
 QUESTIONS = ("What does len do?", "What is KeyError?", "Who are you?")
 MEMORY = "4MiB"
-RECORDING_MEMORY = "8MiB"  # capture keeps rows, and counts
+RECORDING_MEMORY = "8MiB"  # capture keeps rows, and counts; so do two contexts
+TURNS = 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--memory", default=MEMORY, metavar="SIZE", help=f"budget (default {MEMORY}, less than the sample's size)")
-    parser.add_argument("--out", metavar="DIR", help="folder for the bundle (default: a new one among the temporary files)")
+    words = f"budget (default {MEMORY}, less than the sample's size; {RECORDING_MEMORY} with --dialogue)"
+    parser.add_argument("--memory", metavar="SIZE", help=words)
+    parser.add_argument("--dialogue", action="store_true", help="let two models talk for twenty turns instead")
+    parser.add_argument("--out", metavar="DIR", help="folder for what it makes (default: a new one among the temporary files)")
     parser.add_argument("--threads", type=int, metavar="N", help="threads that compute (default: all cores)")
 
 
 def run(args: argparse.Namespace) -> int:
+    folder = Path(args.out or tempfile.mkdtemp(prefix="formation-demo-"))
+    return dialogue(args, folder) if args.dialogue else answers(args, folder)
+
+
+def answers(args: argparse.Namespace, out: Path) -> int:
     import formation
     from formation.cli.generate import stream_text, summary
     from formation.run.machine import show_bytes
@@ -35,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     tokenizer = load_tokenizer(checkpoint.path, checkpoint.config)
     total = show_bytes(checkpoint.total_bytes)
     say(f"sample checkpoint: {len(checkpoint.shards)} shards, {len(checkpoint.tensors)} tensors, {total}, in the layout of Kimi K2.5")
-    with formation.Engine(checkpoint, memory=args.memory, threads=args.threads) as engine:
+    with formation.Engine(checkpoint, memory=args.memory or MEMORY, threads=args.threads) as engine:
         say(f"memory budget {show_bytes(engine.budget)}: the weights do not fit, so they are streamed from the shards\n")
         every: list[dict[str, Any]] = []
         for question in QUESTIONS:
@@ -47,16 +55,14 @@ def run(args: argparse.Namespace) -> int:
             say(f"  {summary(steps, engine)}\n")
             every += steps
     print("\n".join(account_lines(every)))
-    return evidence(args, str(checkpoint.path), Path(args.out or tempfile.mkdtemp(prefix="formation-demo-")))
+    return evidence(args, str(checkpoint.path), out)
 
 
 def evidence(args: argparse.Namespace, checkpoint: str, folder: Path) -> int:
-    """Five tokens of the first answer recorded and sealed, shown, audited, certified, verified: by the commands that a user types."""
-    from formation.cli.main import main
-
+    """Five tokens of the first answer recorded and sealed, shown, audited, certified, verified."""
     out = str(folder / "demo.ofb")
     threads = ["--threads", str(args.threads)] if args.threads else []
-    for told, command in (
+    code = typed(
         ("record five tokens of the first answer, layer by layer, and seal the bundle",
          ["record", checkpoint, "--chat", QUESTIONS[0], "--no-thinking", "--out", out, "--memory", RECORDING_MEMORY, *threads]),
         ("what formed the tokens", ["show", out]),
@@ -64,11 +70,40 @@ def evidence(args: argparse.Namespace, checkpoint: str, folder: Path) -> int:
         ("attack copies of it, and the verifier", ["certify", out, *threads]),
         ("what a stranger can tell without the weights", ["verify", out]),
         ("and see it", ["explore", out, "--out", str(folder / "explorer.html")]),
-    ):  # fmt: skip
-        print(f"\n# {told}\n$ formation {shlex.join(command)}\n", flush=True)
+    )  # fmt: skip
+    if code == 0:
+        say(f"\nthe bundle is kept in {out}; a note for a paper: formation note {out}, with pip install 'formation-ledger[note]'")
+    return code
+
+
+def dialogue(args: argparse.Namespace, folder: Path) -> int:
+    """Two samples, or one on both sides, in twenty turns; what their transcript states, and where other rules would have ended it."""
+    from formation.samples import NAMES
+    from formation.samples import folder as sample
+
+    out = folder / "demo.dlg"
+    first, second = NAMES[0], NAMES[-1]
+    sides = ["--a", f"{first}={sample(first)}", "--b", f"{second if second != first else f'{first} too'}={sample(second)}"]
+    manner = ["--temperature", "0.8", "--seed", "1", "--tokens", "24", "--context", "last 3"]
+    manner += ["--no-thinking"] if first == second else ["--a-no-thinking"]
+    threads = ["--threads", str(args.threads)] if args.threads else []
+    memory = ["--memory", args.memory or RECORDING_MEMORY]
+    return typed(
+        ("twenty turns, every token an event of a chained log",
+         ["dialogue", *sides, *manner, "--kickoff", QUESTIONS[0], "--stop", f"{TURNS} messages", "--out", str(out), *memory, *threads]),
+        ("does the transcript's header hold", ["dialogue", "--check", str(out / "transcript.md")]),
+        ("where would other rules have ended it", ["dialogue", "--simulate-stops", str(out / "transcript.md")]),
+    )  # fmt: skip
+
+
+def typed(*told: tuple[str, list[str]]) -> int:
+    """The commands that a user types, each after a line about it, until one fails: its exit code"""
+    from formation.cli.main import main
+
+    for about, command in told:
+        print(f"\n# {about}\n$ formation {shlex.join(command)}\n", flush=True)
         if code := main(command):
             return code
-    say(f"\nthe bundle is kept in {out}; a note for a paper: formation note {out}, with pip install 'formation-ledger[note]'")
     return 0
 
 

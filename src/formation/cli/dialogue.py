@@ -1,31 +1,37 @@
-"""Look at the transcript of a dialogue: check what its header states, write it in another form, or see where stop rules would have ended it.
+"""Let two models talk, every token measured and kept in a log; or look at the transcript of a dialogue.
 
-Transcripts are read from text ('# A ↔ B'), JSONL, chat JSON (ShareGPT, OpenAI) and logs of UniversalBackrooms. A rule is a sentence, such as
-'both end bare twice' or 'any says the same 3 times and 2 hours'; --stop may be given several times.
+A side is a folder with a checkpoint, streamed here, or the URL of a server of the OpenAI protocol. The folder --out holds events.jsonl, the log from
+which a dialogue that was cut off is resumed to the same bytes, and its transcript. A rule that ends it is a sentence, such as 'both end bare twice'
+or 'any says the same 3 times and 2 hours'; --stop may be given several times. Ctrl-C ends it after the token, twice at once.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from formation.cli.options import add_json
-from formation.cli.speech import harmless
+from formation.cli.options import add_json, add_machine
+from formation.cli.roles import add_manners
 
-if TYPE_CHECKING:
-    from formation.dialogue.simulate import Outcome
-    from formation.dialogue.transcript import Transcript
-
-HELP = "transcripts of two models in dialogue, and what would have ended them"
-MOST_SPANS = 4  # that the terminal shows of one rule
-EXCERPT = 40
+HELP = "let two models talk, every token measured; or check, convert, ask a transcript"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    task = parser.add_mutually_exclusive_group(required=True)
+    sides = parser.add_argument_group("a dialogue")
+    sides.add_argument("--a", metavar="NAME=CKPT|URL", help="the first side: how it is called, and what speaks")
+    sides.add_argument("--b", metavar="NAME=CKPT|URL", help="the second")
+    sides.add_argument("--first", choices=("a", "b"), default="a", help="who speaks first (default: a)")
+    begin = sides.add_mutually_exclusive_group()
+    begin.add_argument("--kickoff", metavar="TEXT", help="what the first to speak is told, as if by the other (default: an empty message)")
+    begin.add_argument("--no-kickoff", action="store_true", help="it is told nothing: its template alone begins")
+    sides.add_argument(
+        "--stop", action="append", metavar="RULE", help="what ends it (default: 'each ends bare 2 times', '1 error'): docs/dialogue.md"
+    )
+    sides.add_argument("--out", type=Path, metavar="NAME.dlg", help="folder for it, which must hold none; with --convert, the file to write")
+    sides.add_argument("--resume", type=Path, metavar="NAME.dlg", help="go on with the dialogue in this folder, which was cut off")
+    add_manners(parser)
+    add_machine(parser)
+    task = parser.add_argument_group("or a transcript").add_mutually_exclusive_group()
     task.add_argument(
         "--check", type=Path, metavar="TRANSCRIPT", help="hold what the header states against the messages; exit code 1 if it does not hold"
     )
@@ -33,114 +39,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--convert", type=Path, metavar="TRANSCRIPT", help="write it to --out in the form of that name: .md, or .jsonl, which loses nothing"
     )
     task.add_argument("--simulate-stops", type=Path, metavar="TRANSCRIPT", help="where each --stop would have ended it (default: the usual rules)")
-    parser.add_argument("--stop", action="append", metavar="RULE", help="for --simulate-stops; see docs/dialogue.md")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="for --convert: where to write; must not exist")
     add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    from formation.dialogue import formats
+    from formation.cli import conversation, transcripts
     from formation.errors import UsageError
 
+    transcript = args.check or args.convert or args.simulate_stops
+    if transcript and (args.a or args.b or args.resume):
+        raise UsageError("dialogue: expected a dialogue or a transcript, got both")
+    if not transcript:
+        return conversation.run(args)
     if (args.out is None) == (args.convert is not None):
         raise UsageError(f"dialogue: expected --convert with --out, got {'no --out' if args.convert else 'no --convert'}")
     if args.stop and not args.simulate_stops:
         raise UsageError("dialogue: expected --simulate-stops with --stop, got none")
-    transcript = formats.read(args.check or args.convert or args.simulate_stops)
-    if args.simulate_stops:
-        return simulate(transcript, args)
-    return convert(transcript, args) if args.convert else check(transcript, args)
-
-
-# ---- --check
-
-
-def check(transcript: Transcript, args: argparse.Namespace) -> int:
-    from formation.dialogue.transcript import mismatches
-
-    found = mismatches(transcript)
-    if args.json:
-        print(json.dumps(facts(transcript) | {"mismatches": [{"fact": each.fact, "sentence": each.sentence} for each in found]}))
-    else:
-        told = [*fact_lines(transcript), *(f"MISMATCH  {each.fact}: {each.sentence}" for each in found)]
-        print(harmless("\n".join(told if found else [*told, "what the header states holds, and the sides take turns"])))
-    return 1 if found else 0
-
-
-def facts(transcript: Transcript) -> dict[str, Any]:
-    from formation.dialogue.conditions import Ends, Place, Said
-    from formation.dialogue.transcript import show_stamp
-
-    def count(place: Place) -> int:
-        return sum(Ends("any", place).seen(Said(number, message.side, message.text)) is not None for number, message in transcript.said)
-
-    return {
-        "names": list(transcript.names), "messages": len(transcript.said), "by_side": list(transcript.counts),
-        "bare": count("bare"), "ending": count("last"), "prompts": len(transcript.messages) - len(transcript.said),
-        "stated_messages": transcript.stated_messages,
-        "started": show_stamp(transcript.started) if transcript.started else None,
-        "ended": show_stamp(transcript.ended) if transcript.ended else None, "duration_seconds": transcript.duration_seconds,
-    }  # fmt: skip
-
-
-def fact_lines(transcript: Transcript) -> Iterator[str]:
-    from formation.dialogue.conditions import MARKER
-
-    told, seconds, stated = facts(transcript), transcript.duration_seconds, transcript.stated_messages
-    yield f"{transcript.names[0]} ↔ {transcript.names[1]}"
-    prompts = f", and {told['prompts']} prompts" if told["prompts"] else ""
-    yield f"messages  {told['messages']}: {' and '.join(map(str, told['by_side']))}{prompts}; stated: {'nothing' if stated is None else stated}"
-    yield f"{MARKER:9} {told['bare']} messages of nothing else, {told['ending']} that end in it"
-    yield f"time      {told['started'] or '?'} to {told['ended'] or '?'}" + (f", {seconds:.0f} s" if seconds is not None else "")
-
-
-# ---- --convert
-
-
-def convert(transcript: Transcript, args: argparse.Namespace) -> int:
-    from formation.dialogue import formats
-    from formation.errors import EnvironmentFault
-
-    if args.out.exists():
-        raise EnvironmentFault(f"{args.out}: expected a new file, got one that is there", hint="choose another name")
-    formats.write(args.out, transcript)
-    written = facts(transcript) | {"out": str(args.out), "bytes": args.out.stat().st_size}
-    print(json.dumps(written) if args.json else harmless(f"{args.out}: {written['messages']} messages, {written['bytes']} bytes"))
-    return 0
-
-
-# ---- --simulate-stops
-
-
-def simulate(transcript: Transcript, args: argparse.Namespace) -> int:
-    from formation.dialogue.simulate import USUAL, simulate
-    from formation.dialogue.stop_words import read_rule
-
-    outcomes = simulate(transcript, [read_rule(words) for words in args.stop or USUAL])
-    if args.json:
-        told = [{"rule": str(each.rule), "unknown": list(each.unknown), "evidence": each.evidence and each.evidence.document()} for each in outcomes]
-        print(json.dumps(facts(transcript) | {"outcomes": told}))
-    else:
-        print(harmless("\n".join(outcome_lines(transcript, outcomes))))
-    return 0
-
-
-def outcome_lines(transcript: Transcript, outcomes: Sequence[Outcome]) -> Iterator[str]:
-    width = max(len(str(each.rule)) for each in outcomes)
-    yield f"{'rule':{width}}  ends after message, of {len(transcript.said)}"
-    for each in outcomes:
-        if each.unknown:
-            yield f"{each.rule!s:{width}}  cannot be told: a transcript does not say its {' and '.join(each.unknown)}"
-        elif each.evidence is None:
-            yield f"{each.rule!s:{width}}  never"
-        else:
-            seen = " ".join(span_text(transcript, span.message, span.start, span.end) for span in each.evidence.spans[-MOST_SPANS:])
-            more = "… " if len(each.evidence.spans) > MOST_SPANS else ""
-            yield f"{each.rule!s:{width}}  {each.evidence.after:<5} {more}{seen}".rstrip()
-
-
-def span_text(transcript: Transcript, number: int, start: int, end: int) -> str:
-    """Message, characters and what they are: 22[0:5] "[END]" """
-    text = transcript.messages[number - 1].text[start:end]
-    shown = json.dumps(text[:EXCERPT], ensure_ascii=False) + ("…" if len(text) > EXCERPT else "")
-    return f"{number}[{start}:{end}] {shown}"
+    return transcripts.run(args)

@@ -80,7 +80,6 @@ def record(args: argparse.Namespace, checkpoint: Checkpoint, request: Request) -
         check_same(request.start.anchor, identify(checkpoint), request.start.listed_files())
     decoder = StreamDecoder(load_tokenizer(checkpoint.path, checkpoint.config))
     with LiveText(request.order.tokens, echo=not args.json) as live:
-
         unseen = list(request.done or ())
 
         def show(*tokens: int) -> None:

@@ -70,11 +70,13 @@ def bundle_lines(bundle: Bundle) -> list[str]:
     run, anchor, first = bundle.run, bundle.anchor, bundle.anchor_token
     shape = run.shape
     leads = first.reason if isinstance(first, Absent) else f"leads first to id {first.id} at position {first.position}"
+    deltas = run.kinds.count("delta")
+    kinds = f", {deltas} of them delta nets" if deltas else ""
     experts = f", {shape.chosen} of {shape.experts} experts a token from layer {shape.dense_layers} on" if shape.experts else ""
     return [
         f"run            {bundle.run_id}, {'complete' if bundle.complete else 'INCOMPLETE'}",
         f"anchor         {len(anchor.prompt_ids)} prompt tokens, {anchor.sampler['method']}; {leads}",
-        f"captured       {run.step_level} at steps, {run.prompt_level} at other positions; {shape.layers} layers{experts}",
+        f"captured       {run.step_level} at steps, {run.prompt_level} at other positions; {shape.layers} layers{kinds}{experts}",
         *file_lines(dict(files(bundle.folder))),
     ]
 
@@ -174,10 +176,16 @@ def print_formation(found: Formation, layer: int | None, *, as_json: bool) -> No
 def layers_lines(found: Formation) -> list[str]:
     head = f"{'layer':>5} " + " ".join(f"{name:>{max(len(name), 9)}}" for name in LAYER_COLUMNS) + "  experts"
     rows = [
-        f"{cell.layer:>5} " + " ".join(f"{brief(getattr(cell, name)):>{max(len(name), 9)}}" for name in LAYER_COLUMNS)
+        f"{cell.layer:>4}{mark(cell)} " + " ".join(f"{brief(getattr(cell, name)):>{max(len(name), 9)}}" for name in LAYER_COLUMNS)
         + f"  {brief(cell.chosen)}" for cell in found.cells
     ]  # fmt: skip
-    return [*value_lines(found.token), "", head, *rows]
+    deltas = ["δ: a delta net, in the place of attention"] if any(mark(cell) != " " for cell in found.cells) else []
+    return [*value_lines(found.token), "", head, *rows, *deltas]
+
+
+def mark(cell: CellRecord) -> str:
+    """One character for what mixes positions in the layer: a space for attention"""
+    return " " if isinstance(cell.cache_entry_sha256, str) else "δ"
 
 
 def cell_lines(cell: CellRecord, experts: Sequence[ExpertRecord]) -> list[str]:

@@ -9,6 +9,12 @@
     edits.py           bias, penalties and masks on logits; chain.py, how the contract's sampler chooses after them
     distributions.py   the five distributions of a token, kept apart; zero.py, what a probability of zero means; reach.py, which texts are tokens
     measure.py         all that is measured of one token
+    side.py            what is asked of a side; context.py, what of the dialogue it is given; local.py, a side that is a checkpoint
+    remote.py          a side that is a server: remote_address.py, where it is; remote_http.py, one request; remote_chat.py, the chat asked for;
+                       remote_reply.py, its answers; remote_stream.py, in pieces; remote_spelling.py, the bytes of its tokens; remote_probe.py,
+                       what it can do
+    cast.py            both sides from their names, under one memory budget
+    conduct.py         the dialogue itself, begun and resumed; so_far.py, what its events say so far; interrupts.py, Ctrl-C; times.py, its clock
 
 V is the vocabulary's size, K the number of tokens that a rule left.
 """

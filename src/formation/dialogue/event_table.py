@@ -1,6 +1,6 @@
 """The events of a dialogue: each kind and each field once. events.py holds every line against this table, docs/dialogue.md prints it.
 
-types   text int f64 bool sha256; bytes, base64 in its one form; stamp YYYY-MM-DD HH:MM:SS
+types   text int f64 bool sha256; bytes, base64 in its one form
         "a | b"      one of these words
         list T       an array of T
         NAME         an object with exactly the fields of RECORDS[NAME]; sampler has those of its method
@@ -15,14 +15,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from formation.dialogue.transcript import TranscriptRefusal, read_stamp
 from formation.dialogue.zero import Kind
 from formation.ledger import canonical
-from formation.ledger.lines import PHRASES, TYPES
+from formation.ledger.values import PHRASES, TYPES
 
 FORMAT = "formation-dialogue/1"
 SERVER, CHECKPOINT, NO_PROBABILITY, NOT_SAMPLED, UNREPORTED = "server", "checkpoint", "no probability", "not sampled", "not reported"
-NO_TEMPLATE = "no template"
+NO_PROMPT = "no prompt"  # it could not be made
 VIEWS = ("model", "edited", "tempered", "sampler")
 ZERO = re.compile(rf"(?:{'|'.join(Kind)})(?:\(.{{1,300}}\))?", re.DOTALL)
 
@@ -42,7 +41,6 @@ EVENTS: Mapping[str, tuple[Field, ...]] = {
         Field("format", FORMAT, "the form of this log"),
         Field("formation", "text", "version that writes it"),
         Field("contract", "text", "the numerics contract of local sides"),
-        Field("started", "stamp", "when, by the operator's clock"),
         Field("sides", "list side", "A and B"),
         Field("first", "int", "the side that speaks first, 0 or 1"),
         Field("kickoff", "kickoff", "what the first side is given to begin with"),
@@ -51,8 +49,8 @@ EVENTS: Mapping[str, tuple[Field, ...]] = {
     "turn": (
         Field("turn", "int", "from 1; the number of the message that comes of it"),
         Field("side", "int", "who speaks"),
-        Field("prompt_tokens", "int", "length of what it is given", (SERVER,)),
-        Field("prompt_sha256", "sha256", "of the prompt's ids as little-endian 64-bit integers", (SERVER,)),
+        Field("prompt_tokens", "int", "length of what it is given", (SERVER, NO_PROMPT)),
+        Field("prompt_sha256", "sha256", "of the prompt's ids as little-endian 64-bit integers", (SERVER, NO_PROMPT)),
         Field("left_out", "int", "messages that the context policy left out"),
     ),
     "token": (
@@ -67,6 +65,7 @@ EVENTS: Mapping[str, tuple[Field, ...]] = {
     "fault": (
         Field("turn", "int", "which begins anew: its tokens so far are void"),
         Field("attempt", "int", "from 1"),
+        Field("then", "again | given up | cut off", "what comes of it; cut off: the dialogue was, in a turn of a side that cannot go on: no error"),
         Field("sentence", "text", "what failed"),
     ),
     "turn_end": (
@@ -76,7 +75,6 @@ EVENTS: Mapping[str, tuple[Field, ...]] = {
         Field("text", "text", "the message"),
     ),
     "dialogue_end": (
-        Field("ended", "stamp", "when, by the operator's clock"),
         Field("messages", "int", "turns that were ended"),
         Field("evidence", "evidence", "why it is over"),
     ),
@@ -89,14 +87,17 @@ RECORDS: Mapping[str, tuple[Field, ...]] = {
         Field("model", "text", "its name, as its config or the server has it"),
         Field("checkpoint_sha256", "sha256", "identity of the checkpoint", (SERVER,)),
         Field("url", "text", "of the server, without anything secret", (CHECKPOINT,)),
-        Field("template_sha256", "sha256", "of the chat template's text", (SERVER, NO_TEMPLATE)),
+        Field("capabilities", "list capability", "what a probe of the server found", (CHECKPOINT,)),
+        Field("template_sha256", "sha256", "of the chat template's text", (SERVER,)),
         Field("system", "text", "system prompt; empty for none"),
+        Field("thinking", "default | on | off", "the template's switch", (SERVER,)),
         Field("context", "context", "what of the dialogue it is given"),
         Field("sampler", "sampler", "how its tokens are drawn, as in an anchor"),
         Field("edits", "edits", "of its logits, before"),
         Field("most_tokens", "int", "of one turn"),
         Field("stop_ids", "list int", "ids that end a turn"),
     ),
+    "capability": (Field("what", "text", "what was asked"), Field("found", "text", "what it does")),
     "context": (
         Field("policy", "full | last_n | token_budget", ""),
         Field("limit", "int", "messages or tokens; 0 for full"),
@@ -217,12 +218,6 @@ def word_problem(value: Any, kind: str) -> str:
         return "" if TYPES[kind](value) else PHRASES[kind]
     if not isinstance(value, str):
         return "text"
-    if kind == "stamp":
-        try:
-            read_stamp(value)
-        except TranscriptRefusal:
-            return "a time as 2026-01-31 23:59:59"
-        return ""
     if kind == "zero":
         return "" if ZERO.fullmatch(value) else f"one of {', '.join(Kind)}"
     return "" if value in kind.split(" | ") else kind.replace(" | ", ", ")

@@ -4,8 +4,8 @@
     {"body":{…},"event":1,"kind":"turn","previous":"<SHA-256 of the line before, without its line feed>"}
 
 The log is whole if its last event is `dialogue_end`. What was cut off while a line was being written is dropped by the reader and by who goes on; a
-line that is there to its line feed and is not what must follow is refused, and named. Nothing in it depends on clocks or machines but the two times
-and amounts in the evidence of the end, so that a dialogue that was cut off and resumed has the same bytes. The kinds: event_table.py.
+line that is there to its line feed and is not what must follow is refused, and named. Nothing in it depends on clocks or machines but amounts that
+a rule compared at the end: a dialogue that was cut off and resumed, or had again elsewhere, has the same bytes. The kinds: event_table.py.
 """
 
 from __future__ import annotations

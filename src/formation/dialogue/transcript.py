@@ -43,7 +43,8 @@ class Message:
 
 @dataclass(frozen=True)
 class Transcript:
-    """Messages are numbered from 1. What the header may state is None where it says nothing; times are of some clock that it does not name."""
+    """What the sides said is numbered from 1; a prompt has no number. What the header may state is None where it says nothing; times are of some
+    clock that it does not name."""
 
     names: tuple[str, str]
     messages: tuple[Message, ...]
@@ -62,7 +63,7 @@ class Transcript:
     @property
     def said(self) -> tuple[tuple[int, Message], ...]:
         """What the sides said, with the number of each message"""
-        return tuple((number, message) for number, message in enumerate(self.messages, 1) if message.source == SIDE)
+        return tuple(enumerate((message for message in self.messages if message.source == SIDE), 1))
 
     @property
     def counts(self) -> tuple[int, int]:

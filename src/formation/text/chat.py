@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ class ChatTemplate:
     path: Path
     tokenizer: Tokenizer
 
-    @property
+    @cached_property
     def variables(self) -> frozenset[str]:
         """Names of the variables the template reads from outside."""
         return frozenset(find_undeclared_variables(_environment.parse(self.source)))
@@ -73,7 +73,14 @@ class ChatTemplate:
         cannot be rendered by the rule).
         """
         inputs = self._inputs(messages, thinking, variables) | {"add_generation_prompt": add_generation_prompt}
-        marks, text = self._marked(inputs, today)
+        return self.encode(*self._marked(inputs, today))
+
+    def marked(self, messages: Sequence[Mapping[str, Any]], *, thinking: bool | None = None) -> tuple[Marks, str]:
+        """The rendered prompt before it is encoded, with marks for the template's special tokens. Raises as `render` does."""
+        return self._marked(self._inputs(messages, thinking, {}) | {"add_generation_prompt": True}, None)
+
+    def encode(self, marks: Marks, text: str) -> list[int]:
+        """The ids of marked text"""
         ids: list[int] = []
         for part, special in marks.split(text):
             ids.extend([self.tokenizer.encode_special(part)] if special else self.tokenizer.encode(part))

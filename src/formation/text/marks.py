@@ -45,13 +45,17 @@ class Marks:
     def _mark(self) -> re.Pattern[str]:
         return re.compile(f"([{self.characters}])" if self.characters else r"((?!))")
 
+    @cached_property
+    def _names_of(self) -> dict[int, str]:
+        return {ord(mark): name for name, mark in self._of.items()}
+
     def mark(self, text: str) -> str:
         """`text` with each special token's name replaced by its mark."""
         return self._name.sub(lambda match: self._of[match[0]], text)
 
     def restore(self, text: str) -> str:
         """The inverse of `mark`."""
-        return text.translate({ord(mark): name for name, mark in self._of.items()})
+        return text.translate(self._names_of)
 
     def found(self, text: str) -> set[str]:
         """Names of special tokens spelt out in `text`, overlapping ones included."""

@@ -35,7 +35,7 @@ def make_prompt(
         return chat_prompt(folder, tokenizer, chat, system=system, thinking=thinking)
     if system is not None or thinking is not None:
         raise UsageError("prompt: expected --chat with --system or --thinking, got none", hint="put the message after --chat")
-    stop = _stop(folder, tokenizer, None)
+    stop = stop_of(folder, tokenizer, None)
     if prompt is None:
         return Prompt(list(ids or ()), stop, tokenizer)
     return Prompt([*_beginning(folder, tokenizer), *tokenizer.encode(prompt)], stop, tokenizer, prompt)
@@ -48,10 +48,11 @@ def chat_prompt(folder: Path, tokenizer: Tokenizer, message: str, *, system: str
         raise UsageError(f"checkpoint {folder}: expected a chat template, got none", hint="use --prompt")
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": message})
-    return Prompt(template.render(messages, thinking=thinking), _stop(folder, tokenizer, template), tokenizer, message)
+    return Prompt(template.render(messages, thinking=thinking), stop_of(folder, tokenizer, template), tokenizer, message)
 
 
-def _stop(folder: Path, tokenizer: Tokenizer, template: ChatTemplate | None) -> tuple[int, ...]:
+def stop_of(folder: Path, tokenizer: Tokenizer, template: ChatTemplate | None) -> tuple[int, ...]:
+    """Ids that end a generation; in a chat, whose template is given, also the end of a turn."""
     path = folder / "generation_config.json"
     return stop_ids(tokenizer, read_object(path) if path.exists() else {}, template)
 
