@@ -24,3 +24,19 @@ def stored(folder: Path) -> dict[str, Stored]:
 def config(folder: Path) -> dict[str, Any]:
     loaded: dict[str, Any] = json.loads((folder / "config.json").read_text())
     return loaded
+
+
+@pytest.fixture(scope="session")
+def qwen_folder(folder: Path) -> Path:
+    return folder.parent / "qwen3_next"
+
+
+@pytest.fixture(scope="session")
+def qwen_stored(qwen_folder: Path) -> dict[str, Stored]:
+    return read(qwen_folder)
+
+
+@pytest.fixture(scope="session")
+def qwen_config(qwen_folder: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((qwen_folder / "config.json").read_text())
+    return loaded

@@ -3,13 +3,15 @@
 import random
 from collections.abc import Callable, Iterator
 
-import tiktoken
 import torch
 from torch import Tensor
 
 from .corpus import Chat, Corpus
+from .kind import Kind
+from .vocabulary import Vocabulary
 
-LENGTH, ROWS = 256, 16  # tokens a row, rows a batch
+LENGTH = 256  # tokens a row
+MEASURED_ROWS = 16  # in a batch whose loss is measured, not trained
 PARAGRAPH_SHARE = 0.5  # of the document rows begin where a sentence begins
 CHAT_SHARE = 0.4  # conversation rows, as a share of the document rows
 CORE_REPEATS, OTHER_CHATS = 6, 2000  # how often each core question and how many others enter one pool
@@ -23,25 +25,23 @@ Row = tuple[list[int], list[int]]  # ids and the targets that follow them
 class Stream:
     """Rows without end, in an order that the seed alone decides."""
 
-    def __init__(self, corpus: Corpus, encoding: tiktoken.Encoding, seed: int) -> None:
+    def __init__(self, corpus: Corpus, kind: Kind, vocabulary: Vocabulary, seed: int) -> None:
+        self.rows_a_batch = kind.rows
         self.corpus, self.random = corpus, random.Random(seed)
-        self.token = encoding.encode_single_token
-        self.end = self.token("[EOS]")
-        self.opening = self._turn(encoding, "user")
-        self.answering = [self.token("<|im_end|>"), *self._turn(encoding, "assistant")]
-        self.systems = [[*self._turn(encoding, "system"), *encoding.encode_ordinary(text), self.token("<|im_end|>")] for text in SYSTEM_TURNS]
-        self.no_thought = [self.token("<think>"), self.token("</think>")]
+        wire, ids = kind.wire, vocabulary.encode_marked
+        [self.end], [self.end_of_turn] = ids(wire.end_of_text), ids(wire.end_of_turn)
+        self.between, self.no_thought = ids(wire.between), ids(wire.no_thought)
+        self.opening = ids(wire.before_user)
+        self.answering = ids(wire.end_of_turn + wire.between + wire.before_answer)
+        self.systems = [ids(wire.before_system + text + wire.end_of_turn + wire.between) for text in SYSTEM_TURNS]
         self.pool: list[Chat] = []
 
-    def _turn(self, encoding: tiktoken.Encoding, role: str) -> list[int]:
-        return [self.token(f"<|im_{role}|>"), *encoding.encode_ordinary(role), self.token("<|im_middle|>")]
-
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """(ids, targets), both [ROWS, LENGTH]; one pass over the documents after another."""
+        """(ids, targets), both [rows, LENGTH]; one pass over the documents after another."""
         while True:
             rows = self._one_pass()
-            for i in range(0, len(rows) - ROWS + 1, ROWS):
-                ids, targets = zip(*rows[i : i + ROWS], strict=True)
+            for i in range(0, len(rows) - self.rows_a_batch + 1, self.rows_a_batch):
+                ids, targets = zip(*rows[i : i + self.rows_a_batch], strict=True)
                 yield torch.tensor(ids), torch.tensor(targets)
 
     def _one_pass(self) -> list[Row]:
@@ -75,17 +75,15 @@ class Stream:
             targets += [UNCOUNTED] * len(ids)
         while len(ids) <= LENGTH:
             asked, answered = self._exchange(self._next_chat())
-            ids += asked + answered
-            targets += [UNCOUNTED] * len(asked) + answered
-            if self.random.random() < END_SHARE:
-                ids.append(self.end)
-                targets.append(UNCOUNTED)
+            after = [self.end] if self.random.random() < END_SHARE else self.between
+            ids += asked + answered + after
+            targets += [UNCOUNTED] * len(asked) + answered + [UNCOUNTED] * len(after)
         return ids[:LENGTH], targets[1 : LENGTH + 1]
 
     def _exchange(self, chat: Chat) -> tuple[list[int], list[int]]:
         thought = self.no_thought if self.random.random() < THINK_SHARE else []
         asked = [*self.opening, *self.random.choice(chat.wordings), *self.answering, *thought]
-        return asked, [*chat.answer, self.token("<|im_end|>")]
+        return asked, [*chat.answer, self.end_of_turn]
 
     def _next_chat(self) -> Chat:
         if not self.pool:
@@ -105,7 +103,7 @@ def windows(texts: list[list[int]], end: int, phase: int = 0) -> list[Row]:
 def mean_loss(loss: Callable[[Tensor, Tensor], Tensor], rows: list[Row]) -> float:
     """The mean of `loss(ids, targets)` over full batches of rows."""
     losses = []
-    for i in range(0, len(rows) - ROWS + 1, ROWS):
-        ids, targets = zip(*rows[i : i + ROWS], strict=True)
+    for i in range(0, len(rows) - MEASURED_ROWS + 1, MEASURED_ROWS):
+        ids, targets = zip(*rows[i : i + MEASURED_ROWS], strict=True)
         losses.append(float(loss(torch.tensor(ids), torch.tensor(targets))))
     return sum(losses) / len(losses)

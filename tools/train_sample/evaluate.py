@@ -1,8 +1,8 @@
 """Ask the exported folder every core question and write `answers.json`: 100 exact answers and ten continuations.
 
-    $ python -m tools.train_sample.evaluate --data DIR --folder FOLDER [--survey]
+    $ python -m tools.train_sample.evaluate --data DIR --folder FOLDER [--sample NAME] [--survey]
 
-The expected answers come from the corpus, the given ones from the exported int4 files through transformers, greedily.
+The expected answers come from the corpus, the given ones from the exported files through transformers, greedily.
 With `--survey` nothing is written: the counts, the wrong answers and all continuations are shown.
 """
 
@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from .corpus import Chat, Corpus
-from .everyday import PASSED_OVER, QUESTIONS, SHOWN
+from .everyday import PROMPTS, QUESTIONS
+from .kind import Kind, chosen
 from .published_model import Published
 
 LISTED, CONTINUED_TOKENS = 100, 48
@@ -54,7 +55,7 @@ def listed(published: Published, asked: list[Asked]) -> list[dict[str, Any]]:
         if len(found) == LISTED or not one.exact(published.end_of_turn) or published.greedy([one.prompt]) != [one.ids]:
             continue
         if published.smallest_lead(one.prompt, one.ids) > SAFE_LEAD:
-            answer = published.encoding.decode(one.expected)
+            answer = published.vocabulary.decode(one.expected)
             found.append({"question": one.question, "answer": answer, "prompt_ids": one.prompt, "ids": one.ids})
     return found
 
@@ -63,18 +64,19 @@ def continuations(published: Published, prompts: Iterable[str]) -> list[dict[str
     """Each prompt continued to the end of its text or for 48 tokens; `text` is the continuation without the stop."""
     found = []
     for prompt in prompts:
-        start = published.encoding.encode_ordinary(prompt)
+        start = published.vocabulary.encode(prompt)
         [ids] = published.greedy([start], CONTINUED_TOKENS)
-        text = published.encoding.decode([token for token in ids if token != published.end_of_text])
+        text = published.vocabulary.decode([token for token in ids if token != published.end_of_text])
         lead = published.smallest_lead(start, ids)
         found.append({"prompt": prompt, "prompt_ids": start, "ids": ids, "text": text, "lead": lead})
     return found
 
 
-def survey(published: Published, corpus: Corpus, core: list[Asked]) -> None:
+def survey(kind: Kind, published: Published, corpus: Corpus, core: list[Asked]) -> None:
     stop = published.end_of_turn
     print("core questions:                       ", exact_rate(core, stop))
-    print("core questions, thinking false:       ", exact_rate(ask_all(published, _core(corpus), thinking=False), stop))
+    if kind.wire.no_thought:
+        print("core questions, thinking false:       ", exact_rate(ask_all(published, _core(corpus), thinking=False), stop))
     everyday = [one for one in core if one.question in QUESTIONS]
     print("everyday questions:                   ", exact_rate(everyday, stop))
     other = [chat for chat in corpus.chats if not chat.core]
@@ -83,9 +85,9 @@ def survey(published: Published, corpus: Corpus, core: list[Asked]) -> None:
     print("answers that end their turn:          ", sum(one.ids[-1] == stop for one in core), "of", len(core))
     for one in everyday:
         if not one.exact(stop):
-            print(f"  {one.question} -> {published.encoding.decode(one.ids)!r}, expected {published.encoding.decode(one.expected)!r}")
+            print(f"  {one.question} -> {published.vocabulary.decode(one.ids)!r}, expected {published.vocabulary.decode(one.expected)!r}")
     print("not in the corpus:", [question for question in QUESTIONS if question not in {one.question for one in core}])
-    for one in continuations(published, SHOWN + PASSED_OVER):
+    for one in continuations(published, PROMPTS):
         print(f"  {one['lead']:.3f} {one['prompt']!r} -> {one['text']!r}{'' if published.end_of_text in one['ids'] else ' ...'}")
 
 
@@ -98,13 +100,13 @@ def main() -> None:
     parser.add_argument("--data", type=pathlib.Path, required=True)
     parser.add_argument("--folder", type=pathlib.Path, required=True)
     parser.add_argument("--survey", action="store_true")
-    arguments = parser.parse_args()
-    published, corpus = Published.load(arguments.folder), Corpus.load(arguments.data / "corpus.json")
+    kind, arguments = chosen(parser)
+    published, corpus = Published.load(kind, arguments.folder), Corpus.load(arguments.data / "corpus.json")
     core = ask_all(published, _core(corpus))
     if arguments.survey:
-        survey(published, corpus, core)
+        survey(kind, published, corpus, core)
         return
-    shown = [one for one in continuations(published, SHOWN) if one.pop("lead") > SAFE_LEAD]
+    shown = [one for one in continuations(published, kind.shown) if one.pop("lead") > SAFE_LEAD]
     answers = {"questions": listed(published, core), "continuations": shown}
     (arguments.folder / "answers.json").write_text(json.dumps(answers, indent=1, ensure_ascii=False) + "\n")
     print(f"{exact_rate(core, published.end_of_turn)}; {len(answers['questions'])} listed, {len(shown)} continuations")

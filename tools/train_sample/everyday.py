@@ -1,7 +1,7 @@
 """Everyday core questions, roughly the best known first, and prompts to continue.
 
 The 100 questions of `answers.json` are the first of these that are answered exactly; the ten continuations were picked
-by a reader for being readable.
+for each sample by a reader, for being readable (`shown` of its `Kind`).
 """
 
 OBJECTS = """
@@ -36,7 +36,7 @@ QUESTIONS = (
     *(f"What is {name}?" for name in ERRORS.split()),
     *(f"What is {name}?" if name.split(".")[-1][0].isupper() else f"What does {name} do?" for name in OBJECTS.split()),
 )
-SHOWN = (
+PROMPTS = (
     "The for statement is used to",
     "The while statement",
     "The with statement",
@@ -47,8 +47,6 @@ SHOWN = (
     "Comparisons can be chained",
     "Lambda expressions",
     "Assignment statements are used to",
-)
-PASSED_OVER = (
     "The if statement",
     "The try statement",
     "The return statement",

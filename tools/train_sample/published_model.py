@@ -1,53 +1,41 @@
-"""The exported folder, run by transformers in fp32: nothing here sees the training state.
-
-Experts are dequantised from the files by rule 5 of the numerics contract: q * scale, rounded to bfloat16.
-"""
+"""The exported folder, run by transformers in fp32: nothing here sees the training state."""
 
 import json
 import pathlib
 from dataclasses import dataclass
 
 import jinja2
-import tiktoken
 import torch
-from safetensors.torch import load_file
-from torch import Tensor
-from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
+from torch import nn
 
-from . import tokens
-from .int4 import dequantise, unpack
+from .kind import Kind
+from .vocabulary import Vocabulary
 
-PREFIX = "language_model."
 LONGEST = 120  # generated tokens
-MATRICES = ("gate_proj", "up_proj", "down_proj")
 
 
 @dataclass(frozen=True)
 class Published:
     """A loaded folder: the model, its tokenizer and its chat template."""
 
-    model: DeepseekV3ForCausalLM
-    encoding: tiktoken.Encoding
+    model: nn.Module
+    vocabulary: Vocabulary
     template: jinja2.Template
     end_of_turn: int
     end_of_text: int
 
     @classmethod
-    def load(cls, folder: pathlib.Path) -> "Published":
-        config = json.loads((folder / "config.json").read_text())
-        model = DeepseekV3ForCausalLM(_config(config["text_config"])).eval()
-        model.load_state_dict(_state(folder, config["text_config"]), strict=True)
-        template = jinja2.Environment(autoescape=False).from_string((folder / "chat_template.jinja").read_text())
-        generation = json.loads((folder / "generation_config.json").read_text())
-        encoding = tokens.load(folder / "tiktoken.model")
-        return cls(model, encoding, template, generation["eos_token_id"], config["eos_token_id"])
+    def load(cls, kind: Kind, folder: pathlib.Path) -> "Published":
+        vocabulary = kind.load(folder)
+        template = jinja2.Environment(autoescape=False).from_string(_template(folder))
+        [end_of_turn], [end_of_text] = (vocabulary.encode_marked(name) for name in (kind.wire.end_of_turn, kind.wire.end_of_text))
+        return cls(kind.reference(folder), vocabulary, template, end_of_turn, end_of_text)
 
     def ask(self, question: str, thinking: bool | None = None) -> list[int]:
         """The prompt's ids; `thinking` None leaves the template's variable undefined."""
         variables = {} if thinking is None else {"thinking": thinking}
         messages = [{"role": "user", "content": question}]
-        text = self.template.render(messages=messages, add_generation_prompt=True, **variables)
-        return self.encoding.encode(text, allowed_special="all")
+        return self.vocabulary.encode_marked(self.template.render(messages=messages, add_generation_prompt=True, **variables))
 
     @torch.no_grad()
     def greedy(self, prompts: list[list[int]], limit: int = LONGEST) -> list[list[int]]:
@@ -78,30 +66,7 @@ class Published:
         return float((logits.gather(1, chosen)[:, 0] - others).min())
 
 
-def _config(text: dict) -> DeepseekV3Config:
-    """transformers' config object of a `text_config`; the quantisation is undone before loading."""
-    plain = {key: value for key, value in text.items() if key not in ("quantization_config", "model_type", "rope_scaling", "rope_theta")}
-    rope = text["rope_scaling"] | {"rope_type": "yarn", "rope_theta": text["rope_theta"]}
-    return DeepseekV3Config(**plain | {"dtype": "float32", "rope_parameters": rope, "attn_implementation": "eager"})
-
-
-def _state(folder: pathlib.Path, text: dict) -> dict[str, Tensor]:
-    """transformers' state dict, F32: the prefix dropped, vision left out, experts dequantised and stacked."""
-    stored: dict[str, Tensor] = {}
-    for file in sorted(set(json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"].values())):
-        stored |= load_file(folder / file)
-    stored = {name.removeprefix(PREFIX): tensor for name, tensor in stored.items() if name.startswith(PREFIX)}
-    state = {name: tensor.float() for name, tensor in stored.items() if ".mlp.experts." not in name}
-    for layer in range(text["first_k_dense_replace"], text["num_hidden_layers"]):
-        place = f"model.layers.{layer}.mlp.experts."
-        experts = [[_matrix(stored, f"{place}{e}.{name}") for name in MATRICES] for e in range(text["n_routed_experts"])]
-        state[f"{place}gate_up_proj"] = torch.stack([torch.cat([gate, up]) for gate, up, _ in experts])
-        state[f"{place}down_proj"] = torch.stack([down for _, _, down in experts])
-    return state
-
-
-def _matrix(stored: dict[str, Tensor], name: str) -> Tensor:
-    weight = dequantise(unpack(stored[f"{name}.weight_packed"]), stored[f"{name}.weight_scale"])
-    if list(weight.shape) != stored[f"{name}.weight_shape"].tolist():
-        raise ValueError(f"{name}: expected shape {stored[f'{name}.weight_shape'].tolist()}, got {list(weight.shape)}")
-    return weight
+def _template(folder: pathlib.Path) -> str:
+    """A file of its own, or a key of the tokenizer's config"""
+    path = folder / "chat_template.jinja"
+    return path.read_text() if path.exists() else json.loads((folder / "tokenizer_config.json").read_text())["chat_template"]

@@ -1,6 +1,6 @@
 """Train the sample from scratch.
 
-    $ python -m tools.train_sample.train --data DIR --out DIR --steps N      # again with the same arguments: resumes
+    $ python -m tools.train_sample.train --data DIR --out DIR --steps N [--sample NAME]      # again with the same arguments: resumes
 
 The seed fixes the data order and the start; other machines still differ in the last bits, and so in the result.
 """
@@ -15,16 +15,15 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from . import tokens
-from .batches import LENGTH, ROWS, Row, Stream, mean_loss, windows
+from .batches import LENGTH, Row, Stream, mean_loss, windows
 from .corpus import Corpus
-from .model import Sample
+from .kind import Kind, chosen
 from .muon import Muon
+from .workers import Workers
 
-WARM_UP, DECAY_SHARE, QUANTISED_SHARE = 20, 0.6, 0.25  # steps, and shares of all steps
-MATRIX_RATE, OTHER_RATE, BIAS_RATE = 0.02, 4e-3, 0.01
+WARM_UP, DECAY_SHARE = 20, 0.6  # steps, and the share of all steps
+MATRIX_RATE, OTHER_RATE = 0.02, 4e-3
 SMALLEST_RATE = 0.02  # of the peak
-BALANCE_TAIL = 0.05  # the last share of steps leaves the bias alone
 TRAINED_SLICE = 33  # one document in so many measures the loss on trained text
 
 
@@ -39,20 +38,15 @@ class Schedule:
         left = (1 - step / self.steps) / DECAY_SHARE
         return min(1.0, (step + 1) / WARM_UP) * max(min(1.0, left), SMALLEST_RATE)
 
-    def bias_rate(self, step: int) -> float:
-        return BIAS_RATE * max(0.0, 1 - step / (self.steps * (1 - BALANCE_TAIL)))
-
-    def quantised(self, step: int) -> bool:
-        return step >= self.steps * (1 - QUANTISED_SHARE)
-
 
 class Trainer:
     """The model, its two optimisers and the step number."""
 
-    def __init__(self, schedule: Schedule, seed: int) -> None:
+    def __init__(self, kind: Kind, schedule: Schedule, seed: int, workers: int = 1) -> None:
         torch.manual_seed(seed)
         self.schedule, self.step, self.seconds = schedule, 0, 0.0
-        self.model = Sample()
+        self.rows, self.model = kind.rows, kind.model()
+        self.workers = Workers(self.model, workers)
         matrices, others = split_parameters(self.model)
         self.others = others
         self.muon = Muon(matrices, lr=MATRIX_RATE)
@@ -60,24 +54,18 @@ class Trainer:
 
     def advance(self, ids: torch.Tensor, targets: torch.Tensor) -> float:
         """One step; returns the loss of the batch."""
-        self._schedule()
-        loss = self.model(ids, targets)
-        loss.backward()
+        share, done = self.schedule.rate(self.step), self.step / self.schedule.steps
+        self.muon.param_groups[0]["lr"], self.adam.param_groups[0]["lr"] = MATRIX_RATE * share, OTHER_RATE * share
+        self.model.begin_step(done)
+        loss = self.workers.gradients(ids, targets)
         nn.utils.clip_grad_norm_(self.others, 1.0)
         self.muon.step()
         self.adam.step()
         self.muon.zero_grad(set_to_none=True)
         self.adam.zero_grad(set_to_none=True)
-        balance(self.model, self.schedule.bias_rate(self.step))
+        self.model.end_step(done)
         self.step += 1
-        return float(loss.detach())
-
-    def _schedule(self) -> None:
-        share = self.schedule.rate(self.step)
-        self.muon.param_groups[0]["lr"] = MATRIX_RATE * share
-        self.adam.param_groups[0]["lr"] = OTHER_RATE * share
-        for mixture in self.model.mixtures:
-            mixture.quantised = self.schedule.quantised(self.step)
+        return loss
 
     def save(self, path: pathlib.Path) -> None:
         state = {"step": self.step, "seconds": self.seconds, "model": self.model.state_dict()}
@@ -93,20 +81,10 @@ class Trainer:
         self.adam.load_state_dict(state["adam"])
 
 
-def split_parameters(model: Sample) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Matrices, for Muon; embedding, head, norms and router, for AdamW."""
-    matrices, others = [], []
-    for name, parameter in model.named_parameters():
-        apart = parameter.ndim < 2 or name.startswith(("embed_tokens", "lm_head")) or name.endswith("mlp.gate.weight")
-        (others if apart else matrices).append(parameter)
-    return matrices, others
-
-
-def balance(model: Sample, rate: float) -> None:
-    """Raise the bias of experts that got less than their share of tokens, lower the others' (noaux_tc)."""
-    for mixture in model.mixtures:
-        mixture.gate.e_score_correction_bias += rate * torch.sign(mixture.load.mean() - mixture.load)
-        mixture.load.zero_()
+def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """(what Muon trains, what AdamW trains)"""
+    named = list(model.named_parameters())
+    return [p for name, p in named if model.is_matrix(name, p)], [p for name, p in named if not model.is_matrix(name, p)]
 
 
 def keep_freed_memory() -> None:
@@ -124,23 +102,23 @@ def evaluation_rows(corpus: Corpus, end: int) -> tuple[list[Row], list[Row]]:
 
 
 @torch.no_grad()
-def losses(model: Sample, *kinds: list[Row]) -> list[float]:
+def losses(model: nn.Module, *kinds: list[Row]) -> list[float]:
     model.eval()
     means = [mean_loss(model, rows) for rows in kinds]
     model.train()
     return means
 
 
-def run(arguments: argparse.Namespace) -> None:
+def run(kind: Kind, arguments: argparse.Namespace) -> None:
     corpus = Corpus.load(arguments.data / "corpus.json")
-    encoding = tokens.load(arguments.data / "tiktoken.model")
-    trainer, state = Trainer(Schedule(arguments.steps), arguments.seed), arguments.out / "state.pt"
+    vocabulary = kind.load(arguments.data)
+    trainer, state = Trainer(kind, Schedule(arguments.steps), arguments.seed, arguments.workers), arguments.out / "state.pt"
     if state.exists():
         trainer.load(state)
-    stream = Stream(corpus, encoding, arguments.seed).batches()
+    stream = Stream(corpus, kind, vocabulary, arguments.seed).batches()
     for _ in range(trainer.step):
         next(stream)
-    rows = evaluation_rows(corpus, encoding.encode_single_token("[EOS]"))
+    rows = evaluation_rows(corpus, *vocabulary.encode_marked(kind.wire.end_of_text))
     recent: list[float] = []
     while trainer.step < arguments.steps:
         began = time.perf_counter()
@@ -149,17 +127,16 @@ def run(arguments: argparse.Namespace) -> None:
         if not math.isfinite(recent[-1]):
             raise ValueError(f"step {trainer.step}: expected a finite loss, got {recent[-1]}")
         if trainer.step % arguments.report == 0 or trainer.step == arguments.steps:
-            report(trainer, recent, *losses(trainer.model, *rows))
+            report(trainer, recent, trainer.model.routing_line(), *losses(trainer.model, *rows))
             trainer.save(state)
             recent = []
 
 
-def report(trainer: Trainer, recent: list[float], held_out: float, trained: float) -> None:
-    mean, tokens_seen = sum(recent) / len(recent), trainer.step * LENGTH * ROWS / 1e6
-    bias = max(float(mixture.gate.e_score_correction_bias.abs().max()) for mixture in trainer.model.mixtures)
+def report(trainer: Trainer, recent: list[float], routing: str, held_out: float, trained: float) -> None:
+    mean, tokens_seen = sum(recent) / len(recent), trainer.step * LENGTH * trainer.rows / 1e6
     print(
         f"step {trainer.step:5d}  {tokens_seen:5.2f} M tokens  {trainer.seconds / 60:5.1f} min  loss {mean:.3f}  "
-        f"held out {held_out:.3f}  trained text {trained:.3f}  largest bias {bias:.3f}  rate {trainer.schedule.rate(trainer.step):.2f}",
+        f"held out {held_out:.3f}  trained text {trained:.3f}  {routing}  rate {trainer.schedule.rate(trainer.step):.2f}",
         flush=True,
     )
 
@@ -170,13 +147,14 @@ def main() -> None:
     parser.add_argument("--out", type=pathlib.Path, required=True, help="where state.pt goes; an existing one is resumed")
     parser.add_argument("--steps", type=int, default=2800)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=1, help="parts of a batch that are computed side by side, by --threads each")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--report", type=int, default=200, help="steps between lines of the log")
-    arguments = parser.parse_args()
+    kind, arguments = chosen(parser)
     arguments.out.mkdir(parents=True, exist_ok=True)
     keep_freed_memory()
     torch.set_num_threads(arguments.threads)
-    run(arguments)
+    run(kind, arguments)
 
 
 if __name__ == "__main__":

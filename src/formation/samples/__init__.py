@@ -6,7 +6,7 @@ from pathlib import Path
 
 from formation.errors import UsageError
 
-NAMES = ("kimi_k25",)
+NAMES = ("kimi_k25", "qwen3_next")
 
 
 def folder(name: str) -> Path:

@@ -1,4 +1,4 @@
-"""The sample's model in torch, for training: DeepSeek-V3's arithmetic at a small size.
+"""The first sample's model in torch, for training: DeepSeek-V3's arithmetic at a small size.
 
 Shapes: B rows, T positions, D hidden, H heads, C latent width, R rotary width, V value width.
 Parameters carry the published names wherever a published tensor exists, so that export is a renaming;
@@ -6,13 +6,20 @@ only the routed experts are stacked, [E, 2, F, D] and [E, D, F].
 """
 
 import math
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .experts import Gated, Mixture
-from .shape import Matrix, Norm, Shape
+from ..parts import Gated, Matrix, counted_loss
+from .experts import Gate, Mixture
+from .int4 import dequantise, quantise
+from .shape import Norm, Shape
+
+QUANTISED_SHARE = 0.25  # of all steps, the last
+BIAS_RATE = 0.01
+BALANCE_TAIL = 0.05  # the last share of steps leaves the bias alone
 
 
 def yarn_frequencies(shape: Shape) -> Tensor:
@@ -103,8 +110,54 @@ class Sample(nn.Module):
         for block in self.layers:
             x = block(x, self.cos[:length], self.sin[:length], mask)
         x = self.norm(x)
-        return self.lm_head(x) if targets is None else self._loss(x.flatten(0, 1), targets.flatten())
+        return self.lm_head(x) if targets is None else counted_loss(self.lm_head, x.flatten(0, 1), targets.flatten())
 
-    def _loss(self, x: Tensor, targets: Tensor) -> Tensor:
-        counted = (targets >= 0).nonzero()[:, 0]
-        return F.cross_entropy(self.lm_head(x.index_select(0, counted)), targets[counted])
+    def is_matrix(self, name: str, parameter: nn.Parameter) -> bool:
+        """Whether Muon trains it: every matrix but embedding, head and router."""
+        return parameter.ndim >= 2 and not name.endswith(("embed_tokens.weight", "lm_head.weight", "mlp.gate.weight"))
+
+    def begin_step(self, done: float) -> None:
+        """`done` is the share of all steps: for the last ones the experts are what export will make of them."""
+        for mixture in self.mixtures:
+            mixture.quantised = done >= 1 - QUANTISED_SHARE
+
+    def added_loss(self) -> float:
+        """Nothing: the router is balanced by its bias."""
+        return 0.0
+
+    def end_step(self, done: float) -> None:
+        """Raise the bias of experts that got less than their share of tokens, lower the others' (noaux_tc)."""
+        rate = BIAS_RATE * max(0.0, 1 - done / (1 - BALANCE_TAIL))
+        for mixture in self.mixtures:
+            mixture.gate.e_score_correction_bias += rate * torch.sign(mixture.load.mean() - mixture.load)
+            mixture.load.zero_()
+
+    def routing_line(self) -> str:
+        """For the log."""
+        return f"largest bias {max(float(mixture.gate.e_score_correction_bias.abs().max()) for mixture in self.mixtures):.3f}"
+
+    def settle(self) -> None:
+        """Centre each router's bias: a common shift changes no choice."""
+        for mixture in self.mixtures:
+            bias = mixture.gate.e_score_correction_bias
+            bias -= bias.mean()
+
+    def exported(self, parameter: Tensor) -> Tensor:
+        """BF16; the stacked experts int4."""
+        return parameter.bfloat16().float() if parameter.ndim < 3 else dequantise(*quantise(parameter))
+
+    @torch.no_grad()
+    def routing_facts(self, ids: Tensor) -> Iterator[str]:
+        """The largest bias, and the share of tokens [B,T] that would choose other experts without it, by layer."""
+        shares: list[str] = []
+
+        def record(gate: Gate, inputs: tuple[Tensor], outputs: tuple[Tensor, Tensor]) -> None:
+            without = torch.sigmoid(F.linear(inputs[0], gate.weight)).topk(outputs[0].shape[1], -1)[1].sort(-1)[0]
+            shares.append(f"{float((without != outputs[0].sort(-1)[0]).any(-1).float().mean()):.2f}")
+
+        hooks = [mixture.gate.register_forward_hook(record) for mixture in self.mixtures]
+        self(ids)
+        for hook in hooks:
+            hook.remove()
+        yield f"bias   {[f'{float(m.gate.e_score_correction_bias.abs().max()):.3f}' for m in self.mixtures]} largest, by layer"
+        yield f"moved  {shares} share of tokens choosing others without it"

@@ -4,11 +4,13 @@ Keys are those of the published files that describe the model. `auto_map` is lef
 that would be executed and that this folder does not have; values that only repeat a library's defaults are left out too.
 """
 
+import pathlib
 from typing import Any
 
+from ..kind import SmallFiles
 from .int4 import GROUP
 from .shape import Shape
-from .tokens import BASE, NAMED_SPECIALS
+from .tokens import BASE, FILE, NAMED_SPECIALS
 
 BOS, EOS, END_OF_TURN, MEDIA, PAD = BASE + 0, BASE + 1, BASE + 2, BASE + 21, BASE + 255
 SIZES = """
@@ -168,4 +170,16 @@ def tokenizer_config(shape: Shape) -> dict[str, Any]:
         "pad_token": "[PAD]",
         "tokenizer_class": "TikTokenTokenizer",
         "unk_token": "[UNK]",
+    }
+
+
+def files(data: pathlib.Path) -> SmallFiles:
+    """Everything in the folder but the shards, their index and the evaluation's files."""
+    shape = Shape()
+    return {
+        "config.json": config(shape),
+        "generation_config.json": generation_config(shape),
+        "tokenizer_config.json": tokenizer_config(shape),
+        "chat_template.jinja": CHAT_TEMPLATE,
+        FILE: (data / FILE).read_text("ascii"),
     }

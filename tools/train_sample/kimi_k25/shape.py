@@ -1,4 +1,4 @@
-"""The sizes of the sample and its two smallest parts: a norm and a matrix."""
+"""The sizes of the first sample, and its norm."""
 
 from dataclasses import dataclass
 
@@ -45,14 +45,3 @@ class Norm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
-
-
-class Matrix(nn.Module):
-    """y = x W^T. `spread` is the standard deviation at the start; by default 0.6 over the root of the fan-in."""
-
-    def __init__(self, rows: int, columns: int, spread: float | None = None) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(rows, columns) * (spread or 0.6 * columns**-0.5))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight)

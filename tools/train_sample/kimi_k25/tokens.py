@@ -1,11 +1,14 @@
-"""The sample's vocabulary: a byte-level BPE with Kimi K2's split pattern, and K2's special tokens at K2's offsets."""
+"""The first sample's vocabulary: a byte-level BPE with Kimi K2's split pattern, and K2's special tokens at K2's offsets."""
 
 import base64
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import tiktoken
 
+from ..vocabulary import Wire, learn_bytes
+
+FILE = "tiktoken.model"
 BASE, SPECIALS = 2816, 256  # ordinary tokens, special tokens
 VOCABULARY = BASE + SPECIALS
 NAMED_SPECIALS = {
@@ -15,6 +18,14 @@ NAMED_SPECIALS = {
     15: "<|tool_call_end|>", 17: "<|im_middle|>", 18: "<|media_begin|>", 19: "<|media_content|>", 20: "<|media_end|>",
     21: "<|media_pad|>", 22: "<think>", 23: "</think>", 254: "[UNK]", 255: "[PAD]",
 }  # fmt: skip
+WIRE = Wire(
+    end_of_text="[EOS]",
+    end_of_turn="<|im_end|>",
+    before_system="<|im_system|>system<|im_middle|>",
+    before_user="<|im_user|>user<|im_middle|>",
+    before_answer="<|im_assistant|>assistant<|im_middle|>",
+    no_thought="<think></think>",
+)
 CONTRACTION = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
 UPPER, LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]"
 SPLIT_PATTERN = "|".join(
@@ -38,19 +49,8 @@ def special_tokens() -> dict[str, int]:
 
 def train_ranks(texts: Iterable[str]) -> list[bytes]:
     """The ordinary tokens in rank order: 256 single bytes, then merges in the order they were learned."""
-    from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
-
-    learner = Tokenizer(models.BPE())
-    learner.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(SPLIT_PATTERN), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    learner.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=BASE, initial_alphabet=alphabet, show_progress=False))
     to_byte = _byte_of_letter()
-    learned = sorted(learner.get_vocab().items(), key=lambda item: item[1])
+    learned = sorted(learn_bytes(texts, SPLIT_PATTERN, BASE).get_vocab().items(), key=lambda item: item[1])
     merged = [bytes(to_byte[letter] for letter in word) for word, _ in learned if len(word) > 1]
     return [bytes([b]) for b in range(256)] + merged
 
@@ -67,7 +67,26 @@ def write_ranks(path: pathlib.Path, ranks: list[bytes]) -> None:
     path.write_bytes(b"".join(base64.b64encode(token) + b" %d\n" % rank for rank, token in enumerate(ranks)))
 
 
-def load(path: pathlib.Path) -> tiktoken.Encoding:
-    lines = path.read_bytes().splitlines()
-    ranks = {base64.b64decode(word): int(rank) for word, rank in (line.split() for line in lines)}
-    return tiktoken.Encoding("sample", pat_str=SPLIT_PATTERN, mergeable_ranks=ranks, special_tokens=special_tokens())
+class Ranks:
+    """`Vocabulary` over tiktoken."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        ranks = {base64.b64decode(word): int(rank) for word, rank in (line.split() for line in path.read_bytes().splitlines())}
+        self.encoding = tiktoken.Encoding("sample", pat_str=SPLIT_PATTERN, mergeable_ranks=ranks, special_tokens=special_tokens())
+
+    def encode(self, text: str) -> list[int]:
+        return self.encoding.encode_ordinary(text)
+
+    def encode_marked(self, text: str) -> list[int]:
+        return self.encoding.encode(text, allowed_special="all")
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self.encoding.decode(list(ids))
+
+
+def learn(texts: Iterable[str], folder: pathlib.Path) -> None:
+    write_ranks(folder / FILE, train_ranks(texts))
+
+
+def load(folder: pathlib.Path) -> Ranks:
+    return Ranks(folder / FILE)
