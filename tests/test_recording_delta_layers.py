@@ -69,11 +69,11 @@ def test_a_state_is_digested_as_the_specification_lays_it_out(recorded: Recordin
     for layer in DELTA:
         said = [line["measured"]["delta_state_sha256"] for line in cells(recorded, layer)]
         assert len(set(said)) == POSITIONS == len(ids)
-    with formation.Engine(formation.open(folder), memory="24MiB", threads=1) as engine:
+    with Keeping(formation.open(folder), memory="24MiB", threads=1) as engine:
         for position in (0, 2, 7):
-            _, caches = engine.logits_and_caches(ids[: position + 1], rows=1)
+            engine.logits(ids[: position + 1])
             for layer in DELTA:
-                cache, measured = caches[layer], cells(recorded, layer)[position]["measured"]
+                cache, measured = engine.caches[layer], cells(recorded, layer)[position]["measured"]
                 matrices = np.stack([[[cache.state[h, v // 16, k, v % 16] for v in range(40)] for k in range(24)] for h in range(4)])
                 data = matrices.astype("<f4").tobytes() + cache.tail.astype("<f4").tobytes()
                 assert hashlib.sha256(data).hexdigest() == measured["delta_state_sha256"]

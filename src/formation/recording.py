@@ -36,7 +36,7 @@ from formation.ledger.appender import Appender, positions
 from formation.ledger.gaps import RuleResult
 from formation.ledger.progress import Watch
 from formation.probe.aside import Job
-from formation.probe.cost import capture_bytes
+from formation.probe.cost import NUMBER, capture_bytes
 from formation.probe.encode import Observation
 from formation.probe.head import ModelHead
 from formation.probe.pending import Token
@@ -48,7 +48,7 @@ from formation.run.executor import Progress
 from formation.run.generate import Engine, Step
 from formation.run.identity import Identity, check_same, contract_document, host_document, identify
 from formation.run.order import Order, order_of
-from formation.run.sample import Greedy, Sampler
+from formation.run.sample import Greedy, Sampler, method_of
 from formation.text import load_tokenizer
 from formation.text.prompt import make_prompt
 from formation.weights.checkpoint import Checkpoint, open_checkpoint
@@ -122,6 +122,8 @@ def begin(checkpoint: Checkpoint, order: Order, watch: Watch, out: str | Path, m
     out = Path(out)
     if order.tokens < 1:
         raise UsageError(f"tokens: expected 1 or more, got {order.tokens}")
+    if order.step_kind == "scored" and means.parity == "full":
+        raise UsageError("parity: expected replay or none where a text is scored, which is one pass and not steps, got full")
     identity = identify(checkpoint)
     anchor = order.anchor(identity)
     with means.engine(checkpoint) as engine, store.create(out) as writer:
@@ -152,7 +154,8 @@ class _Run:
 
     def __init__(self, out: Path, order: Order, watch: Watch, means: Means, engine: Engine, writer: store.Writer, run_id: str) -> None:
         self.out, self.order, self.watch, self.means, self.engine, self.writer, self.run_id = out, order, watch, means, engine, writer, run_id
-        self.before = len(order.prompt_ids) - 1  # positions that are no steps
+        self.scores = order.step_kind == "scored"
+        self.spools = self.scores and watch.capture == "minimal"  # steps of a long pass, which their rows are not needed for
 
     def finish(self, ids: list[int]) -> Recording:
         """From the tokens that are on disk to a closed ledger."""
@@ -161,7 +164,7 @@ class _Run:
         try:
             if not self.order.is_over(ids):
                 self._form(ids, sidecars)
-            results = _checked(self.out, self.before, len(ids))
+            results = _checked(self.out, self.order, self._recorded(ids))
             outcome = self._prove_parity(ids)
             files.write_document(self.out / "parity.json", outcome)
             sidecars.close(self._recorded(ids))
@@ -174,7 +177,7 @@ class _Run:
 
     def _recorded(self, ids: Sequence[int]) -> int:
         """Positions whose lines are in the ledger once `ids` are"""
-        return self.before + len(ids) if ids else 0
+        return self.order.steps.positions_with(len(ids))
 
     def _form(self, ids: list[int], sidecars: Sidecars) -> None:
         """The tokens that are missing, added to `ids`. What is derived of one is computed and written while the next is formed."""
@@ -185,7 +188,7 @@ class _Run:
         with closing(accounts.Accounts(self.out, len(ids))) as reads, closing(recorder), _Unfinished(self.engine) as unfinished:
             for step in self._steps(ids):
                 unfinished.wait()
-                write = partial(self._write, step, recorder.prompt_observations(), sidecars, ledger, reads)
+                write = partial(self._write, step, recorder.prompt_observations(step.position - 1), sidecars, ledger, reads)
                 unfinished.begin(recorder, step.position - 1, self._token(step, spelling(step.id)), step.logits, write)
                 ids.append(step.id)
                 if self.means.on_step:
@@ -207,24 +210,31 @@ class _Run:
         progress.write(self.out, self.watch, commit)
 
     def _recorder(self, biases: Mapping[int, F32], sidecars: Sidecars, first: int) -> Recorder:
-        engine, steps = self.engine, range(self.before, self.before + self.order.tokens)
+        engine, steps = self.engine, self.order.steps
         level, prompt_level = self.watch.capture, self.watch.capture_prompt
-        engine.probe_bytes = partial(capture_bytes, engine.model, level=level, prompt_level=prompt_level, prompt=self.before + 1)
+        engine.probe_bytes = self._bytes_of_capture
         recorder = Recorder(
             engine.model.shape, engine.model.router, biases, steps, level=level, prompt_level=prompt_level, sidecars=sidecars, first=first,
             threads=engine.threads, later=True, kinds=[engine.model.kind(layer) for layer in range(engine.model.shape.layers)],
+            spooled=self.spools,
         )  # fmt: skip
         engine.probe, engine.idle = recorder, recorder.idle
         return recorder
 
+    def _bytes_of_capture(self, positions: int) -> int:
+        shown, steps = None if self.scores else len(self.order.prompt_ids), len(self.order.steps) if self.scores else 1
+        kept = partial(capture_bytes, self.engine.model, positions, level=self.watch.capture, prompt_level=self.watch.capture_prompt, prompt=shown)
+        return kept() + steps * self.engine.model.shape.hidden * NUMBER if self.spools else kept(steps=steps)
+
     def _steps(self, ids: Sequence[int]) -> Iterator[Step]:
         """After a cut the first pass computes all positions so far again, and only the new one is observed."""
+        if self.scores:
+            return self.engine.score(self.order.prompt_ids, list(self.order.steps)[len(ids) :])
         left = self.order.tokens - len(ids)
         return self.engine.generate([*self.order.prompt_ids, *ids], left, self.order.sampler, stop=self.order.stop)
 
     def _token(self, step: Step, spelling: bytes) -> Token:
-        method = "greedy" if isinstance(self.order.sampler, Greedy) else "sample"
-        return Token(step.id, spelling, "generated", method, step.choice.draw)
+        return Token(step.id, spelling, self.order.step_kind, method_of(self.order.sampler), step.choice.draw)
 
     def _prove_parity(self, ids: Sequence[int]) -> dict[str, Any]:
         self.engine.close()  # its memory is the repetition's now
@@ -264,9 +274,10 @@ class _Unfinished:
                 job.wait()
 
 
-def _checked(out: Path, prompt: int, steps: int) -> tuple[RuleResult, ...]:
+def _checked(out: Path, order: Order, positions: int) -> tuple[RuleResult, ...]:
     """The sum rules over the lines on disk. Raises RuleBroken for the first that does not hold."""
-    kinds = ["prompt"] * prompt + ["generated"] * steps
+    steps = order.steps
+    kinds = [order.step_kind if position in steps else "prompt" for position in range(positions)]
     results = rules.check((canonical.decode(line, limits=canonical.LINE) for line in reader.lines(out)), kinds)
     for broken in rules.violated(results):
         gap = f"expected a gap of at most {broken.tolerance:.3g}, got {broken.worst_gap:.3g}"

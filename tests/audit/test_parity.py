@@ -41,7 +41,7 @@ def digests(recorded: Recording) -> dict[str, Any]:
 
 
 def compare(recorded: Recording, repeated: dict[str, Any]) -> dict[str, int]:
-    return parity.compare(reader.lines(recorded.folder), repeated, FIRST)
+    return parity.compare(reader.lines(recorded.folder), repeated, range(FIRST, FIRST + len(recorded.ids)))
 
 
 # ---- the comparison

@@ -11,7 +11,6 @@ from tests.evidence import vectors
 from tests.evidence.later_results import AUDITS, DIFFERENCE, LAYERS, POINT, POSITIONS, STEPS, certified, failed, mutants, of_mode
 from tests.evidence.whole_bundles import Kind, audit_result, later, make
 
-from formation.audit.compare import KEPT
 from formation.cli.main import main
 from formation.evidence import audited, certification, envelope
 from formation.evidence.container import open_container
@@ -155,10 +154,6 @@ def test_an_audit_that_lies_about_itself_is_refused(lie: str) -> None:
 def test_what_is_all_right_did_not_fail() -> None:
     with pytest.raises(Refused, match="expected outcome passed"):
         audited.read(of_mode("full"), "failed")
-
-
-def test_the_list_of_differences_ends_where_the_auditor_s_does() -> None:
-    assert KEPT == audited.LISTED
 
 
 # ---- any value in any place

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,10 @@ class Place:
 
 def by_replay(out: Path, order: Order, ids: Sequence[int], place: Place) -> dict[str, Any]:
     """What parity.json says. Raises ParityBroken, which names the first step or cell that differs, and EnvironmentFault."""
-    stepped = [*order.prompt_ids, *ids[:-1]]
-    first = len(order.prompt_ids) - 1
-    found = in_fresh_process("formation.run.replay", asdict(place) | {"ids": stepped, "first": first})
-    return {"parity": "passed", "method": "replay", **compare(reader.lines(out), found, first)}
+    whole = [*order.prompt_ids, *(() if order.step_kind == "scored" else ids)]
+    steps = list(islice(order.steps, len(ids)))
+    found = in_fresh_process("formation.run.replay", asdict(place) | {"ids": whole, "steps": steps})
+    return {"parity": "passed", "method": "replay", **compare(reader.lines(out), found, steps)}
 
 
 def in_full(out: Path, order: Order, place: Place, again: Callable[[], Path]) -> dict[str, Any]:
@@ -50,7 +51,7 @@ def in_full(out: Path, order: Order, place: Place, again: Callable[[], Path]) ->
     runs: list[dict[str, Any]] = []
     for _ in range(2):
         found = in_fresh_process("formation.audit.stepwise", asdict(place) | {"bundle": str(out)})
-        runs.append({"capture": "off", **compare(reader.lines(out), found, len(order.prompt_ids) - 1)})
+        runs.append({"capture": "off", **compare(reader.lines(out), found, list(order.steps))})
         runs.append({"capture": "on", **compare_ledgers(out, again())})
     return {"parity": "passed", "method": "full", "runs": runs}
 
@@ -64,13 +65,14 @@ def in_fresh_process(module: str, asked: Mapping[str, Any]) -> Any:
     return json.loads(done.stdout)
 
 
-def compare(recorded: Iterable[bytes], repeated: Mapping[str, Any], first: int) -> dict[str, int]:
-    """How many logits and cache entries (and tokens, where there are any) were compared, all equal. `first` is the first step's position.
+def compare(recorded: Iterable[bytes], repeated: Mapping[str, Any], steps: Sequence[int]) -> dict[str, int]:
+    """How many logits and cache entries (and tokens, where there are any) were compared, all equal. `steps` are their positions.
     Raises ParityBroken, which names the first that is not."""
     counts = {"logits_compared": 0, "cache_entries_compared": 0} | ({"tokens_compared": 0} if "ids" in repeated else {})
+    numbers = {position: number for number, position in enumerate(steps)}
     for data in recorded:
         line = canonical.decode(data, limits=canonical.LINE)
-        name, counter, values = repetition_of(line, repeated, first)
+        name, counter, values = repetition_of(line, repeated, numbers)
         if not name:
             continue
         if line["measured"][name] != values:
@@ -84,22 +86,22 @@ def compare(recorded: Iterable[bytes], repeated: Mapping[str, Any], first: int) 
     return counts
 
 
-def repetition_of(line: lines.Line, repeated: Mapping[str, Any], first: int) -> tuple[str, str, Any]:
+def repetition_of(line: lines.Line, repeated: Mapping[str, Any], numbers: Mapping[int, int]) -> tuple[str, str, Any]:
     """The field of the line that a repetition gives too, what it counts as, and the value there; an empty name if there is none"""
     layer, position = lines.layer_of(line["slot"]), line["position"]
     if layer >= 0:
         keeps = "cache_entry_sha256" if isinstance(line["measured"]["cache_entry_sha256"], str) else "delta_state_sha256"
         return keeps, "cache_entries_compared", item(item(repeated["cache"], layer), position)
     if line["slot"] == "lm_head":
-        return "logits_sha256", "logits_compared", item(repeated["logits"], position - first)
+        return "logits_sha256", "logits_compared", item(repeated["logits"], numbers.get(position))
     if line["slot"] == "token" and "ids" in repeated:
-        return "id", "tokens_compared", item(repeated["ids"], position - first)
+        return "id", "tokens_compared", item(repeated["ids"], numbers.get(position))
     return "", "", None
 
 
-def item(values: Any, index: int) -> Any:
+def item(values: Any, index: int | None) -> Any:
     """None beyond the end: a repetition that stopped early differs there"""
-    return values[index] if values is not None and index < len(values) else None
+    return values[index] if values is not None and index is not None and index < len(values) else None
 
 
 def compare_ledgers(out: Path, again: Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from formation.ledger.anchor import Anchor
 from formation.ledger.blocks import SidecarRefusal, router_tensors, row_tensors
 from formation.ledger.lines import STEP_SLOTS, Line, LineRefusal, Place, Run
 from formation.ledger.start import read_anchor
+from formation.ledger.steps import Steps
 from formation.probe.encode import digest
 
 HASH = merkle.HASH_BYTES
@@ -48,26 +49,21 @@ class Ledger:
         return self.run.shape.layers
 
     @property
-    def first(self) -> int:
-        """The first step's position"""
-        return len(self.anchor.prompt_ids) - 1
+    def positions(self) -> int:
+        return self.steps.positions
 
     @cached_property
-    def positions(self) -> int:
+    def steps(self) -> Steps:
         """Raises EvidenceError if the lines do not make whole positions."""
-        rest, odd = divmod(self.size - 1 - self.first * (1 + self.layers), 1 + self.layers + len(STEP_SLOTS))
-        if odd or rest < 1:
-            raise EvidenceError(f"{self.folder}: expected the lines of {self.first} prompt positions and of whole steps, got {self.size} lines")
-        return self.first + rest
-
-    @property
-    def steps(self) -> range:
-        return range(self.first, self.positions)
+        found = self.anchor.steps_in(self.size, self.layers)
+        if not found:
+            before = self.anchor.steps().first
+            raise EvidenceError(f"{self.folder}: expected the lines of {before} prompt positions and of whole steps, got {self.size} lines")
+        return found
 
     def number(self, position: int, slot: str) -> int:
         """Of the line, from 0, which is the run's"""
-        own = 1 + self.layers + len(STEP_SLOTS)
-        before = 1 + min(position, self.first) * (1 + self.layers) + max(position - self.first, 0) * own
+        before = 1 + position * (1 + self.layers) + self.steps.before(position) * len(STEP_SLOTS)
         layer = lines.layer_of(slot)
         return before + (0 if slot == "embed" else 1 + layer if layer >= 0 else 1 + self.layers + STEP_SLOTS.index(slot))
 
@@ -79,7 +75,7 @@ class Ledger:
             place = self._places.get(number) or lines.check_line(line, self.run)
         except (LineRefusal, canonical.CanonicalRefusal) as refusal:
             raise Unopened(Difference(position, slot, "line", "a line of the ledger", str(refusal))) from None
-        if (place.position, place.slot, place.kind == "prompt") != (position, slot, position < self.first):
+        if (place.position, place.slot, place.kind == "prompt") != (position, slot, position not in self.steps):
             raise Unopened(Difference(position, slot, "line", "that line", f"{place} of kind {place.kind}"))
         self._places[number] = place
         return place, line

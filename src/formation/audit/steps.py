@@ -22,7 +22,7 @@ from formation.probe import readout, step
 from formation.probe.encode import Values
 from formation.probe.head import ModelHead
 from formation.probe.pending import Token, sampler_values
-from formation.run.sample import Sampler
+from formation.run.sample import Sampler, method_of
 
 EMBED_DLA = ("dla", "dla_centred", "dla_runner_up")
 HEAD_DLA = ("exact_logit", "direction_norm", "direction_norm_centred", "direction_norm_runner_up")
@@ -125,7 +125,7 @@ class Steps:
         choice = self._sampler.choose(logits, position + 1)
         place, line = self._ledger.line(position, "token")
         recorded = int(line["measured"]["id"])
-        method = "greedy" if choice.draw is None else "sample"
+        method = method_of(self._sampler)
         chosen = Token(choice.id, self._spelling(choice.id), place.kind, method, choice.draw)
         self._findings.compare(place, line, {"id": choice.id, "bytes": base64.b64encode(chosen.spelling).decode("ascii")})
         place, line = self._ledger.line(position, "sampler")

@@ -66,6 +66,13 @@ class Scene:
     def steps(self) -> tuple[int, ...]:
         return tuple(sorted(position for position, slot in self.slots if slot == "token"))
 
+    @cached_property
+    def inputs(self) -> tuple[int, ...]:
+        """The id that each position reads"""
+        formed = (canonical.decode(self.lines[self.slots[p, "token"]], limits=canonical.LINE)["measured"]["id"] for p in self.steps)
+        ids = self.frozen.prompt_ids if self.frozen.scores else (*self.frozen.prompt_ids, *formed)
+        return ids[:-1]
+
     def forgery(self) -> Forgery:
         return Forgery(self, dict(self.files))
 

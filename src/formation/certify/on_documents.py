@@ -26,6 +26,12 @@ def anchor(f: Forgery, change: Callable[[Any], object]) -> None:
     f.seal()
 
 
+def generating(f: Forgery) -> None:
+    """Raises NotApplicable for a run whose tokens are given: it has no other number of them."""
+    if f.scene.frozen.scores:
+        raise NotApplicable("the run scores ids that are given")
+
+
 # ---- the anchor
 
 
@@ -38,6 +44,7 @@ def prompt_edited(f: Forgery) -> None:
 @attack(RECORDER, "sampler")
 def sampler_lie(f: Forgery) -> None:
     """a greedy run claims to be sampled, or the reverse"""
+    generating(f)
     greedy = f.scene.frozen.sampler["method"] == "greedy"
     anchor(f, lambda a: a.update(sampler=SAMPLING if greedy else {"method": "greedy"}))
 
@@ -88,12 +95,14 @@ def prompt_id_outside_the_vocabulary(f: Forgery) -> None:
 @attack(RECORDER, "census")
 def longer_prompt(f: Forgery) -> None:
     """the prompt has one id more than the run had"""
+    generating(f)
     anchor(f, lambda a: a["prompt"]["ids"].append(a["prompt"]["ids"][-1]))
 
 
 @attack(RECORDER, "census")
 def fewer_tokens_allowed(f: Forgery) -> None:
     """the anchor allows one token less than there are"""
+    generating(f)
     if len(f.scene.steps) < 2:
         raise NotApplicable("the run has one token")
     anchor(f, lambda a: a["stop"].update(tokens=len(f.scene.steps) - 1))
@@ -102,6 +111,7 @@ def fewer_tokens_allowed(f: Forgery) -> None:
 @attack(RECORDER, "census")
 def more_tokens_allowed(f: Forgery) -> None:
     """a run that was cut claims that it ended by itself"""
+    generating(f)
     last = f.line(f.scene.steps[-1], "token")["measured"]["id"]
     stops = f.scene.frozen.stop_ids
     anchor(f, lambda a: a["stop"].update(tokens=len(f.scene.steps) + 1, ids=[i for i in stops if i != last]))

@@ -210,8 +210,8 @@ def one_id_spelled_twice(f: Forgery) -> None:
 @attack(RECORDER, "inputs")
 def one_id_embedded_twice(f: Forgery) -> None:
     """an id that occurs again has another embedding the second time; no rows are committed that would tell"""
-    ids = [*f.scene.frozen.prompt_ids, *(f.line(p, "token")["measured"]["id"] for p in f.scene.steps)]
-    again = next((n for n in range(len(ids) - 1) if ids[n] in ids[:n]), None)
+    ids = f.scene.inputs
+    again = next((n for n in range(len(ids)) if ids[n] in ids[:n]), None)
     if again is None:
         raise NotApplicable("no id occurs twice")
     f.change(again, "embed", residual_sha256="ab" * 32)

@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     checkpoint = formation.open(args.checkpoint)
     request = read_request(args, checkpoint)
     recording = record(args, checkpoint, request)
-    facts = closing_facts(recording, checkpoint, len(request.order.prompt_ids), seal(recording.folder, key))
+    facts = closing_facts(recording, checkpoint, request.order.steps.first + 1, seal(recording.folder, key))
     if request.start and request.start.bundle:
         facts["reproduced"] = reproduction(request.start, recording)
     print(json.dumps(facts) if args.json else "\n".join(closing_lines(facts)))
@@ -108,7 +108,7 @@ def reproduction(start: Start, recording: Recording) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def closing_facts(recording: Recording, checkpoint: Checkpoint, prompt_tokens: int, sealed: Seal) -> dict[str, Any]:
+def closing_facts(recording: Recording, checkpoint: Checkpoint, first: int, sealed: Seal) -> dict[str, Any]:
     from formation.run.machine import file_system
 
     system = file_system(checkpoint.path)
@@ -116,7 +116,7 @@ def closing_facts(recording: Recording, checkpoint: Checkpoint, prompt_tokens: i
         "bundle": str(recording.folder),
         "run_id": recording.run_id,
         "tokens": len(recording.ids),
-        "anchor_token": {"id": recording.ids[0], "position": prompt_tokens},
+        "anchor_token": {"id": recording.ids[0], "position": first},
         "ids": list(recording.ids),
         "observations": recording.commit.lines,
         "cells": recording.cells,

@@ -73,9 +73,10 @@ def bundle_lines(bundle: Bundle) -> list[str]:
     deltas = run.kinds.count("delta")
     kinds = f", {deltas} of them delta nets" if deltas else ""
     experts = f", {shape.chosen} of {shape.experts} experts a token from layer {shape.dense_layers} on" if shape.experts else ""
+    given = f"ids, of which {anchor.tokens} are scored" if anchor.scores else f"prompt tokens, {anchor.sampler['method']}"
     return [
         f"run            {bundle.run_id}, {'complete' if bundle.complete else 'INCOMPLETE'}",
-        f"anchor         {len(anchor.prompt_ids)} prompt tokens, {anchor.sampler['method']}; {leads}",
+        f"anchor         {len(anchor.prompt_ids)} {given}; {leads}",
         f"captured       {run.step_level} at steps, {run.prompt_level} at other positions; {shape.layers} layers{kinds}{experts}",
         *file_lines(dict(files(bundle.folder))),
     ]

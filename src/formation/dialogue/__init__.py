@@ -9,6 +9,8 @@
     edits.py           bias, penalties and masks on logits; chain.py, how the contract's sampler chooses after them
     distributions.py   the five distributions of a token, kept apart; zero.py, what a probability of zero means; reach.py, which texts are tokens
     measure.py         all that is measured of one token
+    taught.py          a transcript as a model would have been given it; score.py, how probable what a side said was; chance.py, how often something
+                       was to be expected
     side.py            what is asked of a side; context.py, what of the dialogue it is given; local.py, a side that is a checkpoint
     remote.py          a side that is a server: remote_address.py, where it is; remote_http.py, one request; remote_chat.py, the chat asked for;
                        remote_reply.py, its answers; remote_stream.py, in pieces; remote_spelling.py, the bytes of its tokens; remote_probe.py,

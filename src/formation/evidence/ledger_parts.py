@@ -29,6 +29,7 @@ from formation.ledger.anchor import Anchor
 from formation.ledger.gaps import RuleResult, Tally
 from formation.ledger.lines import STEP_SLOTS, LineRefusal, Place, Run
 from formation.ledger.reader import whole_lines
+from formation.ledger.steps import Steps
 
 LEDGER = "ledger.jsonl"
 LONG = 1 << 20  # bytes of a ledger, about a quarter of a second in one process
@@ -60,31 +61,34 @@ def processes(size_bytes: int) -> int:
 
 @dataclass(frozen=True)
 class Plan:
-    """Which lines are due, if the ledger holds: prompt positions, then steps, as many as there are lines for."""
+    """Which lines are due, if the ledger holds: which positions are steps, as many as there are lines for."""
 
     run: Run
-    prompt: int
-    positions: int
+    steps: Steps
+    kind: str  # of steps
     width: int
 
     @classmethod
     def of(cls, anchor: Anchor, run: Run, lines: int) -> Plan:
         """Raises Unfit."""
-        prompt, each = len(anchor.prompt_ids) - 1, run.shape.layers + 1
-        steps, rest = divmod(lines - 1 - prompt * each, each + len(STEP_SLOTS))
-        if rest or not 0 <= steps <= anchor.tokens:
+        steps = anchor.steps_in(lines, run.shape.layers)
+        if not steps or len(steps) > anchor.tokens:
             raise Unfit
-        return cls(run, prompt, prompt + steps, WIDTH)
+        return cls(run, steps, anchor.step_kind, WIDTH)
+
+    @property
+    def positions(self) -> int:
+        return self.steps.positions
 
     def groups(self) -> Iterator[range]:
         for begin in range(0, self.positions, self.width):
             yield range(begin, min(begin + self.width, self.positions))
 
     def kinds(self, group: range) -> list[str]:
-        return ["prompt" if position < self.prompt else "generated" for position in group]
+        return [self.kind if position in self.steps else "prompt" for position in group]
 
     def lines(self, group: range) -> int:
-        steps = sum(position >= self.prompt for position in group)
+        steps = sum(position in self.steps for position in group)
         return len(group) * (self.run.shape.layers + 1) + steps * len(STEP_SLOTS)
 
 
@@ -93,7 +97,7 @@ class Plan:
 
 def read_in_parts(file: BinaryIO, container: Container, sizes: Mapping[str, int], anchor: Anchor, count: int) -> Found:
     """Raises Unfit, EnvironmentFault."""
-    lines, tally, found = Lines(file, anchor.run_id), Tally(RULES), Found(first_step=len(anchor.prompt_ids) - 1)
+    lines, tally, found = Lines(file, anchor.run_id), Tally(RULES), Found()
     total = count_lines(file)
     raw = lines.raw()
     run = first_run(raw, anchor, tally)

@@ -35,7 +35,6 @@ class Found:
     positions: int = 0
     steps: int = 0
     layers: int = 0
-    first_step: int = 0
     results: dict[str, RuleResult] = field(default_factory=dict)
 
     @property
@@ -80,7 +79,7 @@ class Lines:
 
 def read_ledger(file: BinaryIO, size_bytes: int, anchor: Anchor, sidecars: Sidecars) -> Found:
     """Raises nothing that the bytes can cause: what is wrong with them is in the results."""
-    lines, tally, found = Lines(file, anchor.run_id), Tally(RULES), Found(first_step=len(anchor.prompt_ids) - 1)
+    lines, tally, found = Lines(file, anchor.run_id), Tally(RULES), Found()
     source = iter(lines)
     try:
         check_positions(source, anchor, sidecars, tally, found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import repeat
+from itertools import count
 from typing import Any
 
 from formation.exact64 import exp64
@@ -22,7 +22,7 @@ class RunFacts:
 
     def __init__(self, anchor: Anchor, run: Run) -> None:
         self._anchor, self._run = anchor, run
-        self._first = len(anchor.prompt_ids) - 1
+        self._steps = anchor.steps()
         self._rows: dict[int, str] = {}  # id -> digest of its embedding's row
         self._bytes: dict[int, str] = {}
         self._input = anchor.prompt_ids[0]
@@ -31,15 +31,15 @@ class RunFacts:
 
     def kinds(self) -> Iterator[str]:
         """Of each position, as far as the tokens so far say: the run ends with a stop id, or with as many tokens as the anchor allows"""
-        yield from repeat("prompt", self._first)
-        while not self.ended:
-            yield "generated"
+        for position in count():
+            if position >= self._steps.first and self.ended:
+                return
+            yield self._anchor.step_kind if position in self._steps else "prompt"
 
     def of_anchor(self) -> Iterator[Gap]:
         size = self._run.shape.vocabulary
         strange = next((i for i in self._anchor.prompt_ids if i >= size), None)
         yield fact(INPUTS, strange is None, f"prompt id {strange} of a vocabulary of {size}" if strange is not None else "prompt ids")
-        yield fact(SAMPLER, self._anchor.sampler["method"] in ("greedy", "sample"), "a method that a run can have")
 
     def of_position(self, lines: Sequence[Observed]) -> Iterator[Gap]:
         by_slot = {observed.place.slot: observed.values for observed in lines}
@@ -49,22 +49,25 @@ class RunFacts:
             return
         token = by_slot["token"]
         yield self._same(self._bytes, token["id"], token["bytes"], f"spelling of the token at position {position}")
-        yield from self._choice(by_slot["sampler"], by_slot["lm_head"], position)
+        yield from self._choice(by_slot["sampler"], by_slot["lm_head"], token["id"], position)
         self._input = token["id"]
         self.steps += 1
         self.ended = self.steps == self._anchor.tokens or token["id"] in self._anchor.stop_ids
 
     def _input_at(self, position: int) -> int:
-        return self._anchor.prompt_ids[position] if position <= self._first else self._input
+        return self._anchor.prompt_ids[position] if position < len(self._anchor.prompt_ids) else self._input
 
     @staticmethod
     def _same(known: dict[int, str], token: int, value: str, where: str) -> Gap:
         """The same id has the same value wherever it occurs"""
         return fact(INPUTS, known.setdefault(token, value) == value, f"{where}: id {token} had another before")
 
-    def _choice(self, sampler: Values, head: Values, position: int) -> Iterator[Gap]:
+    def _choice(self, sampler: Values, head: Values, token: int, position: int) -> Iterator[Gap]:
         wanted, where = self._anchor.sampler, f"sampler at position {position}"
         yield fact(SAMPLER, sampler["method"] == wanted["method"], f"{where}: expected {wanted['method']}, got {sampler['method']}")
+        if self._anchor.scores:
+            due = self._anchor.prompt_ids[position + 1]
+            yield fact(SAMPLER, token == due, f"token at position {position}: expected id {due}, which is scored, got {token}")
         if sampler["method"] != "sample" or wanted["method"] != "sample":
             return
         draw = uniform(int(wanted["seed"]), int(wanted["branch"]), position + 1)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from itertools import chain
+from itertools import count as naturals
 from typing import Any
 
 from formation.evidence import audited, certification, documents, envelope, ledger_parts, note, payloads, seal
@@ -148,11 +150,11 @@ class Examination:
 
     def declarations(self, check: Check) -> Finding:
         documents.check_host(self.read("host.json"))
+        steps, count, size = self.anchor.steps(self.found.steps), 0, 0
         with self.container.open("io.jsonl") as file:
-            count = size = 0
-            for count, line in enumerate(whole_lines(file), 1):
-                documents.check_account(line, self.found.first_step + count - 1)
-                size += len(line) + 1
+            for position, line in zip(chain(steps, naturals(steps.positions)), whole_lines(file), strict=False):
+                documents.check_account(line, position)
+                count, size = count + 1, size + len(line) + 1
         if size != self.contents.sizes["io.jsonl"]:
             return Finding(FAILED, "io.jsonl", "lines that end in LF", f"something else after line {count}")
         return self.same("lines of io.jsonl, one for each step", str(self.found.steps), str(count))

@@ -2,10 +2,10 @@
 
 Everything that the contract makes the run's bits depend on is in it, and nothing else: no machine, no threads, no memory, no time.
 
-    prompt       ids, and the text they came from, if they came from text
+    prompt       ids, and the text they came from, if they came from text; of a run that scores, all ids
     checkpoint   digest of its identity (names, sizes and digests of small files and shard headers), and the root of its tensor table
     contract     name and digest of the numerics contract
-    sampler      method and settings
+    sampler      method and settings; of a run that scores, which of the ids it scores: [begin, end] of each stretch of them, end excluded
     stop         how many tokens at most, and the ids that end the run
     nonce        chosen by a verifier beforehand, or null
 """
@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from formation.ledger import canonical
+from formation.ledger.lines import STEP_SLOTS
+from formation.ledger.steps import Steps, generated, scored, spans_problem
 
 KIND = "formation-anchor/1"
 
@@ -30,7 +32,7 @@ class Anchor:
     tensor_table_root: str
     contract: str
     contract_digest: str
-    sampler: Mapping[str, str | int | float]
+    sampler: Mapping[str, Any]
     tokens: int
     stop_ids: tuple[int, ...]
     nonce: str | None = None
@@ -51,6 +53,26 @@ class Anchor:
         return canonical.encode(self.document(), limits=canonical.DOCUMENT)
 
     @property
+    def scores(self) -> bool:
+        """Whether its tokens are given"""
+        return bool(self.sampler["method"] == FORCED)
+
+    @property
+    def step_kind(self) -> str:
+        return "scored" if self.scores else "generated"
+
+    def steps(self, tokens: int | None = None) -> Steps:
+        """Of the run, if it generates so many tokens (None: as many as it may)"""
+        return scored(self.sampler["scored"]) if self.scores else generated(len(self.prompt_ids), self.tokens if tokens is None else tokens)
+
+    def steps_in(self, lines: int, layers: int) -> Steps | None:
+        """Of a complete ledger of so many lines; None if they do not make whole positions"""
+        each = 1 + layers
+        tokens = (lines - 1 - (len(self.prompt_ids) - 1) * each) // (each + len(STEP_SLOTS))
+        found = self.steps(max(tokens, 0))
+        return found if found.lines(layers) == lines else None
+
+    @property
     def run_id(self) -> str:
         return hashlib.sha256(self.encode()).hexdigest()
 
@@ -69,7 +91,7 @@ def decode(data: bytes) -> Anchor:
     checkpoint = _fields(top["checkpoint"], "anchor.checkpoint", ("sha256", "tensor_table_root"))
     contract = _fields(top["contract"], "anchor.contract", ("name", "digest"))
     stop = _fields(top["stop"], "anchor.stop", ("tokens", "ids"))
-    return Anchor(
+    found = Anchor(
         prompt_ids=_ids(prompt["ids"], "anchor.prompt.ids", least=1),
         prompt_text=_text(prompt["text"], "anchor.prompt.text") if prompt["text"] is not None else None,
         checkpoint_sha256=_digest(checkpoint["sha256"], "anchor.checkpoint.sha256"),
@@ -81,16 +103,20 @@ def decode(data: bytes) -> Anchor:
         stop_ids=_ids(stop["ids"], "anchor.stop.ids", least=0),
         nonce=_text(top["nonce"], "anchor.nonce") if top["nonce"] is not None else None,
     )
+    if found.scores:
+        _check_scored(found)
+    return found
 
 
+FORCED = "forced"  # of the ids of the anchor itself: nothing is chosen
 SAMPLERS: Mapping[str, Mapping[str, tuple[type, ...]]] = {
     "greedy": {},
-    "forced": {},
+    "forced": {"scored": (list,)},
     "sample": {"temperature": (int, float), "top_k": (int,), "top_p": (int, float), "min_p": (int, float), "seed": (str,), "branch": (str,)},
 }  # seed and branch have 64 bits, more than a JSON number holds, so they are decimal text
 
 
-def _sampler(value: Any) -> dict[str, str | int | float]:
+def _sampler(value: Any) -> dict[str, Any]:
     method = value.get("method") if isinstance(value, dict) else None
     if not isinstance(method, str) or method not in SAMPLERS:
         raise AnchorRefusal(f"anchor.sampler.method: expected {', '.join(SAMPLERS)}, got {canonical.quoted(method)}")
@@ -99,6 +125,19 @@ def _sampler(value: Any) -> dict[str, str | int | float]:
         if type(settings[name]) not in types:
             raise AnchorRefusal(f"anchor.sampler.{name}: expected {types[-1].__name__}, got {canonical.quoted(settings[name])}")
     return settings
+
+
+def _check_scored(found: Anchor) -> None:
+    """Spans of its ids, as many tokens as they hold, and nothing that ends the run sooner"""
+    spans = found.sampler["scored"]
+    if not all(isinstance(span, list) and len(span) == 2 and all(type(i) is int for i in span) for span in spans):
+        raise AnchorRefusal(f"anchor.sampler.scored: expected pairs of integers, got {canonical.quoted(spans)}")
+    if problem := spans_problem(spans, len(found.prompt_ids)):
+        raise AnchorRefusal(f"anchor.sampler.scored: {problem}")
+    due = len(found.steps())
+    if (found.tokens, found.stop_ids) != (due, ()):
+        got = f"{found.tokens} and {len(found.stop_ids)} ids"
+        raise AnchorRefusal(f"anchor.stop: expected the {due} scored tokens and no ids, got {got}")
 
 
 def _fields(value: Any, where: str, names: Sequence[str]) -> dict[str, Any]:

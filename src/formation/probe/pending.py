@@ -48,13 +48,14 @@ class PendingStep:
         self.job = job
         self.shown = 0  # layers that have ended
         self.layers: dict[int, StepLayer] = {}
+        self.last = x  # the row after the last layer that was added [D]
         self._cells: dict[int, Cell] = {}  # for the rows beside the ledger
         self.values: dict[str, tuple[Values, Values]] = {"embed": (measured, {})} | {f"layer {layer}": ({}, {}) for layer in range(layers)}
 
     def add(self, observed: Observed) -> None:
         cell = observed.cell.copied()
         self.layers[cell.layer] = StepLayer(cell.a, cell.u, cell.m, cell.after, observed.writes, observed.shared)
-        self._cells[cell.layer] = cell
+        self._cells[cell.layer], self.last = cell, cell.after
         self.values[f"layer {cell.layer}"] = observed.measured, observed.derived
 
     def put_rows(self, sidecars: Sidecars) -> None:
@@ -67,7 +68,7 @@ class PendingStep:
     def phases(self, token: Token, logits: F32, head: Head, level: str, mean: MeanRow) -> Iterator[Iterable[Piece]]:
         """Adds lm_head, sampler and token, and above the minimal level attribution and lens, once all layers are observed."""
         final = Final(logits, token.id, readout.runner_up(logits, token.id))
-        scale = readout.final_scale(self.layers[self.shown - 1].after, head.eps)
+        scale = readout.final_scale(self.last, head.eps)
         self.values["lm_head"] = readout.head_values(final.logits, token.id, scale), {}
         if level != "minimal":
             yield from self._derive(final, head, mean, scale, full=level == "full")
@@ -82,7 +83,7 @@ class PendingStep:
             raise RuleBroken(f"lm_head at position {self.position}: expected the engine's logits from the last row, got others", hint=HINT)
         aim = step.target(head.using(1), final.token, final.runner_up, mean.value(), scale)
         self.values["embed"][1].update(step.embed_attribution(self.x, aim))
-        self.values["lm_head"][1].update(step.head_attribution(self.layers[self.shown - 1].after, aim))
+        self.values["lm_head"][1].update(step.head_attribution(self.last, aim))
         yield [*(partial(self._attribute, aim, part) for part in chunks(self.shown, PIECE_LAYERS)), *self._describe("lens", logits, final)]
         if full:
             yield self._fill(logits, [self.layers[n].u for n in range(self.shown)], head)

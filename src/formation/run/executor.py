@@ -20,6 +20,8 @@ from formation.run.foresight import MOST_ROWS, Foresight
 from formation.run.plan import Plan
 from formation.weights.stream import WeightStream
 
+HEAD_ROWS = 16  # whose logits are in memory together, where those of many positions are asked for
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -62,24 +64,42 @@ class Executor:
         `caches` (one per layer) hold positions 0..first-1 and receive these. With rows 0 only the caches are filled. The head stays in use until
         `hold_head` is closed, if there is one.
         """
-        probe = Blind() if probe is None else probe
-        self._foresight = Foresight(self.model, self.stream, probe, threads=self.threads) if self._guess and len(ids) <= MOST_ROWS else None
-        probe = self._foresight or probe
         began = time.monotonic()
-        positions = np.arange(first, first + len(ids), dtype=np.int64)
-        x = self.model.embed(self.reads.rows(self._embedding, ids), positions, probe)  # [T, D]
-        for layer in range(self.model.shape.layers):
-            self._report("layer", layer, len(ids), began)
-            x = self._layer(layer, x, positions, caches[layer], probe, last=layer + 1 == self.model.shape.layers and not rows)
+        probe, positions = probe or Blind(), np.arange(first, first + len(ids), dtype=np.int64)
+        x = self._through(ids, positions, caches, probe, began, only_caches=not rows)
         logits = np.empty((0, self.model.shape.vocabulary), np.float32)
         if rows:
             self._report("head", self.model.shape.layers, len(ids), began)
             with ExitStack() as here:
                 tensors = (hold_head or here).enter_context(self._use(("head",)))
                 self.stream.prefetch([("layer", 0)])  # of the next step
-                logits = self.model.head(x[-rows:], positions[-rows:], tensors, probe, threads=self.threads)
+                logits = self.model.head(x[-rows:], positions[-rows:], tensors, self._foresight or probe, threads=self.threads)
         self._report("done", self.model.shape.layers, len(ids), began)
         return logits
+
+    def logits_at(self, ids: Sequence[int], caches: Sequence[Any], wanted: Sequence[int], probe: Probe | None = None) -> Iterator[F32]:
+        """Logits [vocabulary] of each of the positions `wanted`, ascending, of `ids`, which stand at positions 0, 1, …: no more than HEAD_ROWS of
+        them at a time in memory. The head is in use until the last is taken."""
+        began, positions = time.monotonic(), np.arange(len(ids), dtype=np.int64)
+        x = self._through(ids, positions, caches, probe or Blind(), began)
+        self._report("head", self.model.shape.layers, len(ids), began)
+        with self._use(("head",)) as tensors:
+            for first in range(0, len(wanted), HEAD_ROWS):
+                some = np.array(wanted[first : first + HEAD_ROWS], np.int64)
+                yield from self.model.head(x[some], some, tensors, Blind(), threads=self.threads)
+        self._report("done", self.model.shape.layers, len(ids), began)
+
+    def _through(
+        self, ids: Sequence[int], positions: np.ndarray, caches: Sequence[Any], probe: Probe, began: float, *, only_caches: bool = False
+    ) -> F32:  # fmt: skip
+        """All layers                                                                                     [T, D]"""
+        self._foresight = Foresight(self.model, self.stream, probe, threads=self.threads) if self._guess and len(ids) <= MOST_ROWS else None
+        probe, last = self._foresight or probe, self.model.shape.layers - 1
+        x = self.model.embed(self.reads.rows(self._embedding, ids), positions, probe)
+        for layer in range(self.model.shape.layers):
+            self._report("layer", layer, len(ids), began)
+            x = self._layer(layer, x, positions, caches[layer], probe, last=layer == last and only_caches)
+        return x
 
     def _layer(self, layer: int, x: F32, positions: np.ndarray, cache: Any, probe: Probe, *, last: bool) -> F32:
         with self._use(("layer", layer)) as tensors:

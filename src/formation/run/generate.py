@@ -17,7 +17,7 @@ from formation.model.taps import Probe
 from formation.run import machine
 from formation.run.account import Reads
 from formation.run.check import check_tensors
-from formation.run.executor import Executor, Progress
+from formation.run.executor import HEAD_ROWS, Executor, Progress
 from formation.run.observe import Observe, together
 from formation.run.past import Past
 from formation.run.plan import Plan, make_plan, slot_sizes
@@ -120,11 +120,18 @@ class Engine:
         executor = self._prepare(len(ids), len(ids))
         return executor.forward(ids, 0, self._new_caches(len(ids)), rows=len(ids), probe=probe)
 
-    def logits_and_caches(self, ids: Sequence[int], *, rows: int) -> tuple[F32, list[Any]]:
-        """One layer-major pass without a probe: logits of the last `rows` positions, and each layer's cache as it is afterwards."""
-        self._check_prompt(ids, 0)
-        executor, caches = self._prepare(len(ids), rows), self._new_caches(len(ids))
-        return executor.forward(ids, 0, caches, rows=rows), caches
+    def score(self, ids: Sequence[int], positions: Sequence[int]) -> Iterator[Step]:
+        """The step at each of `positions`, ascending, whose token is the id after it: one layer-major pass over all but the last of `ids`, in which
+        every part of the model is read once. What the pass read, and its time, are of the first step."""
+        self._check_prompt(ids[:-1], 0)
+        executor = self._prepare(len(ids) - 1, min(len(positions), HEAD_ROWS))
+        executor.stream.idle = self.idle
+        executor.reads.take()  # what came before belongs to other calls
+        began = time.monotonic()
+        for position, logits in zip(positions, executor.logits_at(ids[:-1], self._new_caches(len(ids) - 1), positions, self.probe), strict=True):
+            token = ids[position + 1]
+            yield Step(token, position + 1, logits, Choice(token), executor.reads.take(), time.monotonic() - began)
+            began = time.monotonic()
 
     def generate(
         self, ids: Sequence[int], max_new_tokens: int, sampler: Sampler | None = None, *, stop: Collection[int] = (),

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from formation.errors import UsageError
 from formation.kernels import golden
 from formation.ledger.anchor import Anchor
+from formation.ledger.steps import Steps, generated, scored
 from formation.run.identity import Identity
-from formation.run.sample import Greedy, Sample, Sampler
+from formation.run.sample import Given, Greedy, Sample, Sampler
 
 
 @dataclass(frozen=True)
@@ -37,19 +38,39 @@ class Order:
             nonce=self.nonce,
         )
 
+    @property
+    def step_kind(self) -> str:
+        return "scored" if isinstance(self.sampler, Given) else "generated"
+
+    @property
+    def steps(self) -> Steps:
+        """If it forms as many tokens as it may"""
+        return scored(self.sampler.scored) if isinstance(self.sampler, Given) else generated(len(self.prompt_ids), self.tokens)
+
     def is_over(self, ids: list[int]) -> bool:
         """Whether these tokens are all that the run forms"""
         return len(ids) >= self.tokens or (bool(ids) and ids[-1] in self.stop)
+
+
+def scoring(ids: Sequence[int], spans: Sequence[tuple[int, int]], *, nonce: str | None = None) -> Order:
+    """Of a run that scores these stretches of `ids`, [begin, end) each, in one pass; what comes after the last is left out. Raises UsageError."""
+    ids = tuple(ids[: spans[-1][1]]) if spans else tuple(ids)
+    sampler = Given(ids, tuple((begin, end) for begin, end in spans))
+    return Order(ids, sum(end - begin for begin, end in spans), sampler, nonce=nonce)
 
 
 def order_of(anchor: Anchor) -> Order:
     """Raises UsageError for an anchor of another kind of run."""
     if anchor.tokens < 1:
         raise UsageError(f"anchor: expected at least one token to form, got {anchor.tokens}")
+    if anchor.scores:
+        return replace(scoring(anchor.prompt_ids, anchor.sampler["scored"], nonce=anchor.nonce), prompt_text=anchor.prompt_text)
     return Order(anchor.prompt_ids, anchor.tokens, sampler_of(anchor.sampler), anchor.stop_ids, anchor.prompt_text, anchor.nonce)
 
 
-def settings_of(sampler: Sampler) -> dict[str, str | int | float]:
+def settings_of(sampler: Sampler) -> dict[str, Any]:
+    if isinstance(sampler, Given):
+        return {"method": "forced", "scored": [list(span) for span in sampler.scored]}
     if isinstance(sampler, Greedy):
         return {"method": "greedy"}
     if not isinstance(sampler, Sample):

@@ -1,9 +1,9 @@
 """One capture-off, cache-free, layer-major pass over ids, in a process of its own: digests of every step's logits and of what every cell keeps.
 
-    python -m formation.run.replay < {"checkpoint", "ids", "first", "memory", "threads"}      > {"logits": […], "cache": [[…]…]}
+    python -m formation.run.replay < {"checkpoint", "ids", "steps", "memory", "threads"}      > {"logits": […], "cache": [[…]…]}
 
 No probe is installed: logits and cache are read after the pass, as they lie. Only the state of a delta layer is gone when the next position comes:
-it is digested as it passes. `first` is the position of the first step.
+it is digested as it passes. `ids` end with the last token, which is never stepped; `steps` are the positions of the steps.
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ def follower(states: dict[int, str]) -> Callable[[int, F32, F32], None]:
     return follow
 
 
-def replay(engine: Keeping, ids: Sequence[int], first: int) -> dict[str, Any]:
-    """{"logits": [digest of each step from `first` on], "cache": [[digest per position] per layer]} of `ids`, in one pass."""
-    logits, _ = engine.logits_and_caches(ids, rows=len(ids) - first)
-    return {"logits": [digest(row) for row in logits], "cache": engine.kept(len(ids))}
+def replay(engine: Keeping, ids: Sequence[int], steps: Sequence[int]) -> dict[str, Any]:
+    """{"logits": [digest of each step], "cache": [[digest per position] per layer]} of `ids` but for the last, in one pass."""
+    logits = [digest(step.logits) for step in engine.score(ids, steps)]
+    return {"logits": logits, "cache": engine.kept(len(ids) - 1)}
 
 
 def digest(*values: np.ndarray) -> str:
@@ -80,7 +80,7 @@ def digest(*values: np.ndarray) -> str:
 def main() -> int:
     asked = asked_of_parent()
     with Keeping(open_checkpoint(asked["checkpoint"]), memory=asked["memory"], threads=asked["threads"]) as engine:
-        json.dump(replay(engine, asked["ids"], asked["first"]), sys.stdout)
+        json.dump(replay(engine, asked["ids"], asked["steps"]), sys.stdout)
     return 0
 
 

@@ -8,6 +8,7 @@ from typing import Protocol
 from formation.errors import UsageError
 from formation.kernels import ops
 from formation.kernels.tensor import F32
+from formation.ledger.steps import spans_problem
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,21 @@ class Choice:
 class Sampler(Protocol):
     def choose(self, logits: F32, position: int) -> Choice:
         """The token at `position`, from the logits [V] of the step before it."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """The ids of a text that is scored: nothing is chosen. `scored` are the stretches of them that are, [begin, end)."""
+
+    ids: tuple[int, ...]
+    scored: tuple[tuple[int, int], ...]
+
+    def __post_init__(self) -> None:
+        if problem := spans_problem(self.scored, len(self.ids)):
+            raise UsageError(f"scored ids: {problem}")
+
+    def choose(self, logits: F32, position: int) -> Choice:
+        return Choice(self.ids[position])
 
 
 @dataclass(frozen=True)
@@ -59,3 +75,8 @@ class Sample:
         u = ops.uniform(self.seed, self.branch, position)
         draw = ops.sample(logits, temperature=self.temperature, top_k=self.top_k, top_p=self.top_p, min_p=self.min_p, draw=u)
         return Choice(draw.id, draw)
+
+
+def method_of(sampler: Sampler) -> str:
+    """As the ledger names it"""
+    return "greedy" if isinstance(sampler, Greedy) else "forced" if isinstance(sampler, Given) else "sample"

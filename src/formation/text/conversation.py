@@ -20,7 +20,15 @@ LAST, FIRST = 0x10FFFD, 0x100000  # private use plane 16, from its end: marks.py
 def conversation_ids(
     template: ChatTemplate, messages: Sequence[Mapping[str, Any]], bodies: Mapping[int, Sequence[int]], *, thinking: bool | None = None
 ) -> list[int]:  # fmt: skip
-    """The ids of the prompt that `template.render` gives, but for the messages at the places of `bodies`, whose text is these ids.
+    """The ids of `conversation_parts`, one after the other. Raises as that does."""
+    return [token for _, ids in conversation_parts(template, messages, bodies, thinking=thinking) for token in ids]
+
+
+def conversation_parts(
+    template: ChatTemplate, messages: Sequence[Mapping[str, Any]], bodies: Mapping[int, Sequence[int]], *, thinking: bool | None = None
+) -> list[tuple[int | None, list[int]]]:  # fmt: skip
+    """The ids of the prompt that `template.render` gives, but for the messages at the places of `bodies`, whose text is these ids; each of these is
+    a part of its own, with its place, and what stands before, between and after them is one with None.
 
     White space that the template takes off the ends of such a message stays where it was said. Raises PromptError as `render` does, and
     UnsupportedError for a template that changes such a message otherwise.
@@ -30,10 +38,10 @@ def conversation_ids(
     marks, text = template.marked([{**m, "content": stand_ins.get(n, m["content"])} for n, m in enumerate(messages)], thinking=thinking)
     parts = split(template, text, stand_ins)
     check_written(template, [marks.restore(part) for part in parts], [str(messages[place]["content"]) for place in places], messages, thinking)
-    ids = template.encode(marks, parts[0])
+    found: list[tuple[int | None, list[int]]] = [(None, template.encode(marks, parts[0]))]
     for place, part in zip(places, parts[1:], strict=True):
-        ids += [*bodies[place], *template.encode(marks, part)]
-    return ids
+        found += [(place, list(bodies[place])), (None, template.encode(marks, part))]
+    return found
 
 
 def unused(template: ChatTemplate, messages: Sequence[Mapping[str, Any]]) -> Iterator[str]:

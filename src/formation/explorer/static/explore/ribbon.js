@@ -39,13 +39,15 @@ export function ribbon(view) {
   return card;
 }
 
-/** { formed, read }: by position, the chip of what was formed there and of what was read there. The prompt's last id is read by the first step. */
+/** { formed, read }: by position, the chip of what was formed there and of what was read there. A step after prompt positions reads an id that no
+ * step formed. */
 function fill(view, list) {
-  const formed = view.ledger.positions.map((found) => chip(view, found));
-  const before = view.ledger.positions.filter(({ kind }) => kind === "prompt").length;
-  const tail = promptTail(view);
-  list.replaceChildren(...formed.slice(0, before), ...tail, ...formed.slice(before));
-  return { formed, read: [...formed.slice(0, before), tail[0], ...formed.slice(before)] };
+  const { positions } = view.ledger;
+  const formed = positions.map((found) => chip(view, found));
+  const isPrompt = (n) => positions[n]?.kind === "prompt";
+  const given = positions.map((found, n) => (!isPrompt(n) && (!n || isPrompt(n - 1)) ? givenChip(view, found) : undefined));
+  list.replaceChildren(...formed.flatMap((own, n) => (given[n] ? [given[n], own] : [own])));
+  return { formed, read: [...formed.map((own, n) => (isPrompt(n) ? own : given[n] ?? formed[n - 1])), formed.at(-1)] };
 }
 
 /** The thicker the line under a token, the larger the largest recorded weight with which the selected cell reads it */
@@ -96,13 +98,12 @@ function titleOf(view, found) {
   return `token ${tokenNumber(view, found)}, ${shown(found.surprisal_bits)} bits${kind}`;
 }
 
-/** The last id of the prompt is the input of the first step */
-function promptTail(view) {
-  const [first] = view.ledger.steps;
-  const id = view.anchor?.promptIds[first?.position];
-  if (id === undefined) return [];
-  const title = `position ${first.position}: the prompt's last id, input of the first step`;
-  return [part("button.chip.prompt-id", { type: "button", title, onclick: () => view.selection.set({ position: first.position }) }, `${id}`)];
+/** The last id of the prompt, or of what is not scored before a stretch that is: the input of the first step after it */
+function givenChip(view, { position }) {
+  const id = view.anchor?.promptIds[position];
+  if (id === undefined) return undefined;
+  const title = `position ${position}: the prompt's last id, input of the first step`;
+  return part("button.chip.prompt-id", { type: "button", title, onclick: () => view.selection.set({ position }) }, `${id}`);
 }
 
 /** Line feeds and what else is invisible stand out as what they are; a token of spaces alone shows them */

@@ -41,7 +41,7 @@ async function accounts({ blobs, ledger }) {
   const found = [];
   try {
     for (const line of lines) {
-      checkAccount(new TextEncoder().encode(line), (ledger.steps[0]?.position ?? 0) + found.length);
+      checkAccount(new TextEncoder().encode(line), ledger.steps[found.length]?.position ?? found.length);
       found.push(JSON.parse(line));
     }
   } catch (refusal) {

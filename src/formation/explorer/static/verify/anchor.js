@@ -3,15 +3,17 @@
 import { DOCUMENT, decode, has, isObject } from "./canonical.js";
 import { quoted, typeName } from "./quoted.js";
 import { AnchorRefusal } from "./refusals.js";
+import { generatedSteps, scoredSteps, spansProblem } from "./steps.js";
 
+const FORCED = "forced"; // of the ids of the anchor itself: nothing is chosen
 const KIND = "formation-anchor/1";
 const isCount = (value) => Number.isInteger(value) && value >= 0;
 const isText = (value) => typeof value === "string";
 const isNumber = (value) => typeof value === "number";
-const TYPES = { float: isNumber, int: Number.isInteger, str: isText };
+const TYPES = { float: isNumber, int: Number.isInteger, str: isText, list: Array.isArray };
 const SAMPLERS = {
   greedy: {},
-  forced: {},
+  forced: { scored: "list" },
   sample: { temperature: "float", top_k: "int", top_p: "float", min_p: "float", seed: "str", branch: "str" },
 };
 
@@ -23,7 +25,7 @@ export function decodeAnchor(data) {
   const checkpoint = fieldsOf(top.checkpoint, "anchor.checkpoint", ["sha256", "tensor_table_root"]);
   const contract = fieldsOf(top.contract, "anchor.contract", ["name", "digest"]);
   const stop = fieldsOf(top.stop, "anchor.stop", ["tokens", "ids"]);
-  return {
+  const found = {
     promptIds: ids(prompt.ids, "anchor.prompt.ids", 1),
     promptText: prompt.text === null ? null : text(prompt.text, "anchor.prompt.text"),
     checkpointSha256: digest(checkpoint.sha256, "anchor.checkpoint.sha256"),
@@ -35,6 +37,23 @@ export function decodeAnchor(data) {
     stopIds: ids(stop.ids, "anchor.stop.ids", 0),
     nonce: top.nonce === null ? null : text(top.nonce, "anchor.nonce"),
   };
+  const scores = found.sampler.method === FORCED;
+  if (scores) checkScored(found);
+  const steps = scores ? scoredSteps(found.sampler.scored) : generatedSteps(found.promptIds.length, found.tokens);
+  return { ...found, scores, steps, stepKind: scores ? "scored" : "generated" };
+}
+
+/** Spans of its ids, as many tokens as they hold, and nothing that ends the run sooner */
+function checkScored({ promptIds, sampler: { scored }, tokens, stopIds }) {
+  if (!scored.every((span) => Array.isArray(span) && span.length === 2 && span.every(Number.isInteger))) {
+    refuse(`anchor.sampler.scored: expected pairs of integers, got ${quoted(scored)}`);
+  }
+  const problem = spansProblem(scored, promptIds.length);
+  if (problem) refuse(`anchor.sampler.scored: ${problem}`);
+  const due = scored.reduce((sum, [begin, end]) => sum + end - begin, 0);
+  if (tokens !== due || stopIds.length) {
+    refuse(`anchor.stop: expected the ${due} scored tokens and no ids, got ${tokens} and ${stopIds.length} ids`);
+  }
 }
 
 const refuse = (sentence) => {

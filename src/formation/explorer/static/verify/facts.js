@@ -10,7 +10,7 @@ export const SAMPLER = "sampler";
 /** Follows a run position by position. Holds one digest and one spelling for each id that occurred. */
 export class RunFacts {
   constructor(anchor, run) {
-    Object.assign(this, { anchor, run, first: anchor.promptIds.length - 1, steps: 0, ended: anchor.tokens === 0 });
+    Object.assign(this, { anchor, run, steps: 0, ended: anchor.tokens === 0 });
     this.rows = new Map(); // id -> digest of its embedding's row
     this.spellings = new Map();
     this.input = anchor.promptIds[0];
@@ -18,35 +18,38 @@ export class RunFacts {
 
   /** Of each position, as far as the tokens so far say: the run ends with a stop id, or with as many tokens as the anchor allows */
   *kinds() {
-    for (let position = 0; position < this.first; position++) yield "prompt";
-    while (!this.ended) yield "generated";
+    const { steps, stepKind } = this.anchor;
+    for (let position = 0; position < steps.first || !this.ended; position++) yield steps.has(position) ? stepKind : "prompt";
   }
 
   *ofAnchor() {
     const size = this.run.shape.vocabulary;
     const strange = this.anchor.promptIds.find((id) => id >= size);
     yield fact(INPUTS, strange === undefined, strange === undefined ? "prompt ids" : `prompt id ${strange} of a vocabulary of ${size}`);
-    yield fact(SAMPLER, ["greedy", "sample"].includes(this.anchor.sampler.method), "a method that a run can have");
   }
 
   *ofPosition(lines) {
     const bySlot = Object.fromEntries(lines.map(({ place, values }) => [place.slot, values]));
     const { position } = lines[0].place;
-    const input = position <= this.first ? this.anchor.promptIds[position] : this.input;
+    const input = this.anchor.promptIds[position] ?? this.input;
     yield same(this.rows, input, bySlot.embed.residual_sha256, `embedding's row at position ${position}`);
     if (!bySlot.token) return;
     const { id, bytes } = bySlot.token;
     yield same(this.spellings, id, bytes, `spelling of the token at position ${position}`);
-    yield* this.choice(bySlot.sampler, bySlot.lm_head, position);
+    yield* this.choice(bySlot.sampler, bySlot.lm_head, id, position);
     this.input = id;
     this.steps++;
     this.ended = this.steps === this.anchor.tokens || this.anchor.stopIds.includes(id);
   }
 
-  *choice(sampler, head, position) {
+  *choice(sampler, head, token, position) {
     const wanted = this.anchor.sampler;
     const where = `sampler at position ${position}`;
     yield fact(SAMPLER, sampler.method === wanted.method, `${where}: expected ${wanted.method}, got ${sampler.method}`);
+    if (this.anchor.scores) {
+      const due = this.anchor.promptIds[position + 1];
+      yield fact(SAMPLER, token === due, `token at position ${position}: expected id ${due}, which is scored, got ${token}`);
+    }
     if (sampler.method !== "sample" || wanted.method !== "sample") return;
     const draw = uniform(BigInt(wanted.seed), BigInt(wanted.branch), position + 1);
     yield fact(SAMPLER, sampler.draw === draw, `${where}: expected the draw ${draw}, got ${sampler.draw}`);

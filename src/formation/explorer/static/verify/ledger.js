@@ -19,7 +19,7 @@ const LF = utf8("\n");
 /** What the pass found. `broken` says why the lines end before the file does; then the rules speak of the lines before. `progress` is told the
  * bytes read so far, and waited for. */
 export async function readLedger(blob, anchor, sidecars, progress = () => {}) {
-  const found = { positions: 0, steps: 0, layers: 0, firstStep: anchor.promptIds.length - 1 };
+  const found = { positions: 0, steps: 0, layers: 0 };
   const tally = new Tally(ALL_RULES);
   const whole = [];
   let hasRefused = false;

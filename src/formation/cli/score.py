@@ -1,0 +1,195 @@
+"""Score what was said in a transcript: how surprising each token of a side's messages is to a model, in one pass over its weights.
+
+Each --as names a side of the transcript and a checkpoint, under whose own chat template the dialogue is read; only that side's own messages are
+scored, everything else is what it was told. The folder --out gets tokens.jsonl, a line for each scored token, summary.json, and a bundle for each
+side, a.ofb and b.ofb, which `formation verify`, `audit`, `show` and `explore` know as any other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from formation.cli.options import add_json, add_machine
+from formation.cli.speech import harmless, say
+from formation.errors import EnvironmentFault, UsageError
+
+if TYPE_CHECKING:
+    from formation.dialogue.score import Event, Row, Scored
+    from formation.dialogue.taught import Speaker, Taught
+    from formation.dialogue.transcript import Transcript
+    from formation.weights.checkpoint import Checkpoint
+
+HELP = "how surprising what was said in a transcript is to a model, token by token"
+TOKENS, SUMMARY = "tokens.jsonl", "summary.json"
+LEVELS = ("minimal", "standard", "full")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("transcript", type=Path, metavar="TRANSCRIPT", help="text, JSONL, chat JSON or a log of UniversalBackrooms")
+    parser.add_argument(
+        "--as", dest="sides", action="append", required=True, metavar="NAME=CKPT", help="score what NAME said with CKPT; may be given again"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="for the bundles and the tables; must hold none yet")
+    parser.add_argument("--event", metavar="TEXT", help="count how often a token is this one (default: the end of a turn)")
+    parser.add_argument("--system", metavar="TEXT", help="system prompt (default: what the transcript has)")
+    parser.add_argument("--messages", type=int, metavar="N", help="only the first N (default: all)")
+    begin = parser.add_mutually_exclusive_group()
+    begin.add_argument("--kickoff", metavar="TEXT", help="what the first to speak was told (default: what the transcript has, or an empty message)")
+    begin.add_argument("--no-kickoff", action="store_true", help="it was told nothing: its template alone begins")
+    parser.add_argument("--thinking", action=argparse.BooleanOptionalAction, help="of templates that know it")
+    parser.add_argument(
+        "--capture", choices=LEVELS, default="minimal", help="of scored tokens; above minimal their rows stay in memory (default: minimal)"
+    )
+    parser.add_argument("--rows", choices=("none", "boundaries", "all"), default="boundaries", help="rows to keep: an audit of parts needs them")
+    parser.add_argument("--parity", choices=("replay", "none"), default="replay", help="prove that capture changed nothing (default: replay)")
+    parser.add_argument("--key", metavar="PATH", help="sign with this key (default: your own, made on first use)")
+    parser.add_argument("--table", action="store_true", help="print every scored token")
+    add_machine(parser)
+    add_json(parser)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One side, as far as it is known before anything is computed."""
+
+    side: int
+    name: str
+    checkpoint: Checkpoint
+    taught: Taught
+    event: Event
+
+
+def run(args: argparse.Namespace) -> int:
+    from formation.dialogue import formats, score
+    from formation.dialogue.taught import first_messages
+    from formation.evidence import keys
+    from formation.evidence.seal import seal
+    from formation.ledger import files
+
+    key = keys.load_or_create(Path(args.key) if args.key else None)  # before the long work: a key that cannot be read is known now
+    transcript = formats.read(args.transcript)
+    if args.messages is not None:
+        transcript = first_messages(transcript, args.messages)
+    asked = [ask(args, transcript, words) for words in args.sides]
+    check(args.out, transcript, asked)
+    found: list[dict[str, Any]] = []
+    scored: list[Scored] = []
+    for each in asked:
+        scored.append(score_one(args, each))
+        sealed = seal(scored[-1].recording.folder, key)
+        facts = {"bundle": scored[-1].recording.folder.name, "digest": sealed.digest, "signer": sealed.fingerprint}
+        found.append(score.document(scored[-1]) | facts)
+    files.write_whole(args.out / TOKENS, "".join(f"{json.dumps(line)}\n" for line in table(scored)).encode())
+    files.write_whole(args.out / SUMMARY, (json.dumps({"sides": found}, indent=1) + "\n").encode())
+    if args.json:
+        print(json.dumps({"out": str(args.out), "sides": found}))
+    else:
+        print(harmless("\n".join([*(row_lines(scored) if args.table else ()), *(line for each in scored for line in lines(each))])))
+        say(f"next: formation verify {args.out / found[0]['bundle']}, formation explore {args.out / found[0]['bundle']}")
+    return 0
+
+
+# ---- what is asked for
+
+
+def ask(args: argparse.Namespace, transcript: Transcript, words: str) -> Asked:
+    """Raises UsageError, and what opening a checkpoint and its template raise."""
+    import formation
+    from formation.dialogue.score import event_of
+    from formation.dialogue.side import Manner
+    from formation.dialogue.taught import check_fits, speaker_of, taught
+    from formation.model.catalog import read_model
+
+    name, sign, source = words.rpartition("=")
+    if not sign or name not in transcript.names:
+        names = " or ".join(transcript.names)
+        raise UsageError(f"--as: expected NAME=CKPT with the name {names}, got {words[:60]!r}", hint="names are as the transcript has them")
+    side, checkpoint = transcript.names.index(name), formation.open(source)
+    speaker: Speaker = speaker_of(checkpoint)
+    kickoff = None if args.no_kickoff else args.kickoff or ""
+    said = taught(transcript, side, speaker, Manner(args.system or "", args.thinking), kickoff)
+    check_fits(name, said, read_model(checkpoint.config).shape.context)
+    return Asked(side, name, checkpoint, said, event_of(speaker, args.event))
+
+
+def check(out: Path, transcript: Transcript, asked: Sequence[Asked]) -> None:
+    """Raises UsageError and EnvironmentFault."""
+    if len({each.side for each in asked}) < len(asked):
+        raise UsageError("--as: expected each side once, got one twice")
+    for name in (TOKENS, SUMMARY, *(bundle_of(each) for each in asked)):
+        if (out / name).exists():
+            raise EnvironmentFault(f"{out}: expected a folder without scores, got {name}", hint="choose another folder")
+
+
+def bundle_of(asked: Asked) -> str:
+    return f"{'ab'[asked.side]}.ofb"
+
+
+def score_one(args: argparse.Namespace, asked: Asked) -> Scored:
+    from formation.cli.speech import LiveText
+    from formation.dialogue.score import score
+    from formation.ledger.progress import Watch
+    from formation.recording import Means
+
+    say(harmless(plan_line(asked)))
+    with LiveText(sum(end - begin for begin, end in asked.taught.spans), echo=False) as live:
+        means = Means(args.memory, args.threads, parity=args.parity, progress=live.progress, on_step=lambda step: live.add(""))
+        watch = Watch(args.capture, "minimal", args.rows)
+        return score(asked.name, asked.checkpoint, asked.taught, asked.event, args.out / bundle_of(asked), watch, means)
+
+
+def plan_line(asked: Asked) -> str:
+    """What the pass is, before it begins"""
+    from formation.dialogue.score import LONG
+    from formation.run.machine import show_bytes
+
+    positions, taught = len(asked.taught.ids) - 1, asked.taught
+    tokens = sum(end - begin for begin, end in taught.spans)
+    limit = f"; beyond some {LONG} positions arithmetic is the limit, not reading" if positions > LONG else ""
+    silent = f"; {len(taught.silent)} messages without a token are not scored" if taught.silent else ""
+    size = show_bytes(asked.checkpoint.total_bytes)
+    scored = f"{tokens} tokens in {len(taught.spans)} messages scored"
+    return f"{asked.name}: one pass of {positions} positions over {size} of weights, {scored}{limit}{silent}"
+
+
+# ---- what came of it
+
+
+def table(scored: Sequence[Scored]) -> Iterator[dict[str, Any]]:
+    """A line for each scored token, in the order of the dialogue"""
+    for each, row in in_order(scored):
+        yield {"side": each.name, **row.document()}
+
+
+def in_order(scored: Sequence[Scored]) -> list[tuple[Scored, Row]]:
+    return sorted(((each, row) for each in scored for row in each.rows), key=lambda pair: (pair[1].message, pair[1].index))
+
+
+def row_lines(scored: Sequence[Scored]) -> Iterator[str]:
+    yield "message token        id      bits      rank   text"
+    for _, row in in_order(scored):
+        yield f"{row.message:7} {row.index:5} {row.id:9} {row.surprisal_bits:9.4f} {row.rank_low:9}   {spelt(row)}"
+
+
+def spelt(row: Row) -> str:
+    return json.dumps(row.bytes.decode("utf-8", "backslashreplace"), ensure_ascii=False) + ("  ends the turn" if row.ends_turn else "")
+
+
+def lines(scored: Scored) -> Iterator[str]:
+    from formation.dialogue.score import document
+
+    told, found = document(scored), scored.count
+    yield f"{scored.name}  {told['tokens']} tokens of {told['messages']} messages, in {scored.recording.folder}"
+    perplexity = f"perplexity {told['perplexity']:.4g}"
+    yield f"  surprise        {scored.nats_per_token:.4f} nats per token ({perplexity}), {scored.bits_per_byte:.4f} bits per byte of text"
+    yield f"  {scored.event.name}: observed {found.observed}, expected {found.expected:.4g} in {found.trials} steps"
+    yield f"    as many or more {found.at_least:.4g}, as many or fewer {found.at_most:.4g} (Poisson-binomial, each chance after what was said before)"
+    yield "  most surprising"
+    for row in scored.most_surprising:
+        yield f"    {row.surprisal_bits:8.3f} bits, rank {row.rank_low}, message {row.message} token {row.index + 1}: {spelt(row)}"
+    yield f"  parity          {scored.recording.parity}"
