@@ -163,7 +163,8 @@ with conduct.begin(folder, sides, TERMS, watch=watch, clock=StoppedClock()) as c
 def test_a_process_that_is_killed_leaves_what_another_goes_on_with(
     whole: Path, sides: Pair, checkpoints: tuple[Path, Path], tmp_path: Path
 ) -> None:  # fmt: skip
-    done = subprocess.run([sys.executable, "-c", WORKER, *map(str, checkpoints), str(tmp_path / "d")], capture_output=True, text=True, env=ENVIRONMENT)
+    command = [sys.executable, "-c", WORKER, *map(str, checkpoints), str(tmp_path / "d")]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
     assert -signal.SIGKILL == done.returncode, done.stderr
     assert 22 == events.survey(tmp_path / "d").events
     go_on(tmp_path / "d", sides)
