@@ -173,11 +173,10 @@ def test_a_file_that_is_no_anchor_is_refused(
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"sampler": {"method": "forced"}}, "expected a sampler that is greedy or samples"),
         ({"stop": {"tokens": 0, "ids": []}}, "expected at least one token"),
         ({"prompt": {"ids": [1 << 40], "text": None}}, "expected ids from 0 to 511"),
     ],
-    ids=["forced", "no token", "unknown id"],
+    ids=["no token", "unknown id"],
 )
 def test_an_anchor_of_a_run_that_cannot_be_recorded_is_refused(
     capsys: pytest.CaptureFixture[str], k25_folder: Path, theirs: Recording, tmp_path: Path, change: dict, named: str
@@ -185,6 +184,13 @@ def test_an_anchor_of_a_run_that_cannot_be_recorded_is_refused(
     anchor = json.loads((theirs.folder / "anchor.json").read_bytes()) | change
     (tmp_path / "anchor.json").write_bytes(canonical.encode(anchor))
     assert named in refused(capsys, 2, k25_folder, "--anchor", tmp_path / "anchor.json", "--out", tmp_path / "o.ofb", *HERE)
+
+
+def test_an_anchor_of_given_tokens_without_their_places_is_no_anchor(capsys, k25_folder: Path, theirs: Recording, tmp_path: Path) -> None:
+    anchor = json.loads((theirs.folder / "anchor.json").read_bytes()) | {"sampler": {"method": "forced"}}
+    (tmp_path / "anchor.json").write_bytes(canonical.encode(anchor))
+    said = refused(capsys, 1, k25_folder, "--anchor", tmp_path / "anchor.json", "--out", tmp_path / "o.ofb", *HERE)
+    assert "anchor.sampler: expected the fields method, scored, got ['method']" in said
 
 
 def test_no_such_anchor(capsys: pytest.CaptureFixture[str], k25_folder: Path, tmp_path: Path) -> None:

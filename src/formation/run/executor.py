@@ -65,7 +65,8 @@ class Executor:
         `hold_head` is closed, if there is one.
         """
         began = time.monotonic()
-        probe, positions = probe or Blind(), np.arange(first, first + len(ids), dtype=np.int64)
+        probe = Blind() if probe is None else probe
+        positions = np.arange(first, first + len(ids), dtype=np.int64)
         x = self._through(ids, positions, caches, probe, began, only_caches=not rows)
         logits = np.empty((0, self.model.shape.vocabulary), np.float32)
         if rows:
@@ -81,7 +82,7 @@ class Executor:
         """Logits [vocabulary] of each of the positions `wanted`, ascending, of `ids`, which stand at positions 0, 1, …: no more than HEAD_ROWS of
         them at a time in memory. The head is in use until the last is taken."""
         began, positions = time.monotonic(), np.arange(len(ids), dtype=np.int64)
-        x = self._through(ids, positions, caches, probe or Blind(), began)
+        x = self._through(ids, positions, caches, Blind() if probe is None else probe, began)
         self._report("head", self.model.shape.layers, len(ids), began)
         with self._use(("head",)) as tensors:
             for first in range(0, len(wanted), HEAD_ROWS):
