@@ -46,7 +46,7 @@ class Library:
 class Both:
     rows: dict[str, np.ndarray]
     cells: dict[tuple[int, int], dict[str, Any]]  # (position, layer) -> measured
-    library: Library
+    reference: Library
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def vector(text: str) -> np.ndarray:
 
 @pytest.mark.parametrize("name", TENSORS)
 def test_rows_are_hidden_states_within_the_bound(both: Both, name: str) -> None:
-    ours, theirs = both.rows[name], np.array(both.library.states[name])
+    ours, theirs = both.rows[name], np.array(both.reference.states[name])
     assert ours.shape == theirs.shape
     for own, other in zip(ours, theirs, strict=True):
         assert float(np.abs(own - other).max()) < BOUND * float(np.ptp(other))
@@ -113,7 +113,7 @@ def test_rows_are_hidden_states_within_the_bound(both: Both, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["beta", "decay"])
 def test_gates_are_the_librarys(both: Both, name: str) -> None:
-    for layer, theirs in zip(DELTA, getattr(both.library, name), strict=True):
+    for layer, theirs in zip(DELTA, getattr(both.reference, name), strict=True):
         for position in range(CASE.positions):
             measured, expected = both.cells[position, layer], theirs[position]
             assert expected == pytest.approx(vector(measured[f"delta_{name}s"]), abs=BOUND)
@@ -122,7 +122,7 @@ def test_gates_are_the_librarys(both: Both, name: str) -> None:
 
 
 def test_the_last_states_lengths_are_the_librarys(both: Both) -> None:
-    for layer, theirs in zip(DELTA, both.library.last, strict=True):
+    for layer, theirs in zip(DELTA, both.reference.last, strict=True):
         measured = both.cells[LAST, layer]
         assert np.linalg.norm(theirs.reshape(len(theirs), -1), axis=1) == pytest.approx(vector(measured["delta_state_norms"]), rel=BOUND)
         assert np.linalg.norm(theirs) == pytest.approx(measured["delta_state_norm"], rel=BOUND)
@@ -131,5 +131,5 @@ def test_the_last_states_lengths_are_the_librarys(both: Both) -> None:
 
 
 def test_the_shared_experts_gate_is_the_librarys(both: Both) -> None:
-    for layer, theirs in enumerate(both.library.shared):
+    for layer, theirs in enumerate(both.reference.shared):
         assert theirs == pytest.approx([both.cells[position, layer]["shared_gate"] for position in range(CASE.positions)], abs=BOUND)
