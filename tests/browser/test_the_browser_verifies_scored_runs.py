@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from tests.evidence import vectors
-from tests.evidence.whole_bundles import reseal
+from tests.evidence.whole_bundles import edit_lines, reseal
 from verdicts import copy_of, expect_same, python_verdict
 
 from formation.evidence.seal import seal
@@ -82,9 +82,7 @@ ANCHORS: dict[str, tuple[str, Callable[[dict[str, Any]], object]]] = {
 def test_lines_that_its_owner_changes_and_signs_fail_by_the_same_check_in_both(run: Any, recorded: Path, tmp_path: Path, name: str) -> None:
     check, edit = EDITS[name]
     bundle = copy_of(recorded, tmp_path)
-    lines = [json.loads(line) for line in (bundle / "ledger.jsonl").read_text().splitlines()]
-    edit({(line["slot"], line["position"]): line for line in lines})
-    (bundle / "ledger.jsonl").write_bytes(b"".join(canonical.encode(line) + b"\n" for line in lines))
+    edit_lines(bundle, lambda lines: edit({(line["slot"], line["position"]): line for line in lines}) and None)  # it changes them in place
     reseal(bundle)
     assert check in expect_same(run, bundle)
 
