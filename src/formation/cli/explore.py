@@ -59,8 +59,8 @@ def _serve(args: argparse.Namespace) -> int:
         page = view.served(args.bundle, bundle, contents)
         site, port = serve.Site(serve.new_root(), page, bundle, contents.sizes), PORT if args.port is None else args.port
         with serve.listening(site, port) as server, suppress(KeyboardInterrupt):
+            say("open this address in a browser on this machine; Ctrl-C ends it")
             print(json.dumps({"address": server.address}) if args.json else server.address, flush=True)
-            say("open it in a browser on this machine; Ctrl-C ends it")
             server.serve_forever()
     return 0
 
