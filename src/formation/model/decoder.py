@@ -22,6 +22,7 @@ from formation.model.config import Keys
 from formation.model.linear import Modules
 from formation.model.moe import Experts, MixtureOfExperts, Mlp, chunks
 from formation.model.quantisation import Quantisation, Stored, plain, read_quantisation
+from formation.model.sequences import apart
 from formation.model.taps import Blind, Probe, Site, Tap, require_finite
 
 NORMS = ("input_layernorm", "post_attention_layernorm")
@@ -149,13 +150,18 @@ class Decoder:
         self, layer: int, x: F32, positions: I64, cache: Any, tensors: Mapping[str, Tensor], experts: Experts,
         probe: Probe, *, threads: int, chunk: int,
     ) -> F32:  # fmt: skip
-        """x_{l+1} of consecutive positions [T] whose residual at boundary l is x [T, D]; at most `chunk` rows at a time."""
+        """x_{l+1} of consecutive positions [T] whose residual at boundary l is x [T, D]; at most `chunk` rows at a time.
+
+        With a cache of `Several` sequences, `positions` are places.
+        """
         use, mixer = Modules(tensors, f"{self._layer_name(layer)}.", threads), self.mixers[layer]
         u = np.empty_like(x)
-        for part in chunks(len(x), chunk):
-            a = mixer(self._norm(NORMS[0], x[part], use), layer, positions[part], cache, use.under(mixer.name), probe)
-            _show(Site(Tap.ATTENTION_WRITE, layer), positions[part], a, probe)
-            ops.add(x[part], a, threads=threads, out=u[part])
+        for rows, own, kept, shown in apart(positions, cache, probe):
+            for part in chunks(len(own), chunk):
+                here = slice(rows.start + part.start, rows.start + part.stop)
+                a = mixer(self._norm(NORMS[0], x[here], use), layer, own[part], kept, use.under(mixer.name), shown)
+                _show(Site(Tap.ATTENTION_WRITE, layer), positions[here], a, probe)
+                ops.add(x[here], a, threads=threads, out=u[here])
         probe(Site(Tap.AFTER_ATTENTION, layer), positions, u)
         m = self._mlp(layer, self._norm(NORMS[1], u, use), positions, use.under("mlp"), experts, probe, chunk)
         _show(Site(Tap.MLP_WRITE, layer), positions, m, probe)

@@ -1,7 +1,7 @@
 """Named points of the forward pass at which a tensor can be observed, and the check that keeps non-finite values out.
 
 A probe is called with copies-to-be: it must copy what it keeps, because buffers are reused. It must not write into them.
-Every tensor's first axis is the positions it is told about.
+Every tensor's first axis is the positions it is told about. In a pass over several sequences these are places: see sequences.py.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ class Tap(StrEnum):
     RESIDUAL = "residual"  # x_{l+1} = u_l + m_l                                                          [T, D]
     FINAL_NORM = "final_norm"  # [T, D]
     LOGITS = "logits"  # [T, vocabulary]
+
+
+SEQUENCE = 1 << 40  # from a place to that of the same position in the next sequence
 
 
 class Site(NamedTuple):
@@ -71,5 +74,6 @@ def require_finite(site: Site, positions: I64, values: F32) -> None:
     """Raise NonFiniteError that names the tap, layer and position at which `values` [T, …] first holds NaN or infinity."""
     where = ops.finite(values)
     if where is not None:
-        position = int(positions[where // (values.size // len(positions))])
-        raise NonFiniteError(f"expected finite values, got {values.reshape(-1)[where]} in {site} at position {position}")
+        number, position = divmod(int(positions[where // (values.size // len(positions))]), SEQUENCE)
+        of = f" of sequence {number}" if number else ""
+        raise NonFiniteError(f"expected finite values, got {values.reshape(-1)[where]} in {site} at position {position}{of}")

@@ -1,19 +1,21 @@
-"""The forward pass over streamed weights, layer-major: each layer's weights are read once for all positions of the pass."""
+"""The forward pass over streamed weights, layer-major: each layer's weights are read once for all positions, of all sequences, of the pass."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 
 from formation.errors import NonFiniteError
-from formation.kernels.tensor import F32, Tensor
+from formation.kernels.tensor import F32, I64, Tensor
 from formation.model.architecture import Key, Model
 from formation.model.quantisation import non_finite
+from formation.model.sequences import Several, Split, places
 from formation.model.taps import Blind, Probe
 from formation.run.account import ReadLog
 from formation.run.foresight import MOST_ROWS, Foresight
@@ -33,6 +35,22 @@ class Progress:
     positions: int
     bytes_read: int  # from disk, since the engine began
     seconds: float  # of this pass
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """What a pass computes of one sequence: `ids`, which stand at positions first, first + 1, …; `caches` (one per layer) hold positions 0..first-1
+    and receive these."""
+
+    ids: Sequence[int]
+    first: int
+    caches: Sequence[Any]
+    probe: Probe = field(default_factory=Blind)
+
+
+def _ends(parts: Sequence[Stretch]) -> list[int]:
+    """Of each stretch, the row after its last"""
+    return list(accumulate(len(part.ids) for part in parts))
 
 
 class Executor:
@@ -56,51 +74,51 @@ class Executor:
         if guess:
             stream.pin(plan.routers)
 
-    def forward(
-        self, ids: Sequence[int], first: int, caches: Sequence[Any], *, rows: int, probe: Probe | None = None, hold_head: ExitStack | None = None
-    ) -> F32:  # fmt: skip
-        """Logits of the last `rows` of `ids`, which stand at positions first, first + 1, …                [rows, vocabulary]
+    def forward(self, parts: Sequence[Stretch], *, rows: int = 1, hold_head: ExitStack | None = None) -> F32:
+        """Logits of the last `rows` of each stretch, one after the other                                  [rows * len(parts), vocabulary]
 
-        `caches` (one per layer) hold positions 0..first-1 and receive these. With rows 0 only the caches are filled. The head stays in use until
-        `hold_head` is closed, if there is one.
+        With rows 0 only the caches are filled. The head stays in use until `hold_head` is closed, if there is one.
         """
         began = time.monotonic()
-        probe = Blind() if probe is None else probe
-        positions = np.arange(first, first + len(ids), dtype=np.int64)
-        x = self._through(ids, positions, caches, probe, began, only_caches=not rows)
+        x, places, probe = self._through(parts, began, only_caches=not rows)
         logits = np.empty((0, self.model.shape.vocabulary), np.float32)
         if rows:
-            self._report("head", self.model.shape.layers, len(ids), began)
+            self._report("head", self.model.shape.layers, len(x), began)
             with ExitStack() as here:
                 tensors = (hold_head or here).enter_context(self._use(("head",)))
                 self.stream.prefetch([("layer", 0)])  # of the next step
-                logits = self.model.head(x[-rows:], positions[-rows:], tensors, self._foresight or probe, threads=self.threads)
-        self._report("done", self.model.shape.layers, len(ids), began)
+                last = np.concatenate([np.arange(end - rows, end) for end in _ends(parts)])
+                logits = self.model.head(x[last], places[last], tensors, probe, threads=self.threads)
+        self._report("done", self.model.shape.layers, len(x), began)
         return logits
 
-    def logits_at(self, ids: Sequence[int], caches: Sequence[Any], wanted: Sequence[int], probe: Probe | None = None) -> Iterator[F32]:
-        """Logits [vocabulary] of each of the positions `wanted`, ascending, of `ids`, which stand at positions 0, 1, …: no more than HEAD_ROWS of
-        them at a time in memory. The head is in use until the last is taken."""
-        began, positions = time.monotonic(), np.arange(len(ids), dtype=np.int64)
-        x = self._through(ids, positions, caches, Blind() if probe is None else probe, began)
-        self._report("head", self.model.shape.layers, len(ids), began)
+    def logits_at(self, parts: Sequence[Stretch], wanted: Sequence[Sequence[int]]) -> Iterator[F32]:
+        """Logits [vocabulary] of each of the `wanted` positions, ascending, of each stretch: no more than HEAD_ROWS of them at a time in memory. The
+        head is in use until the last is taken."""
+        began = time.monotonic()
+        x, places, _ = self._through(parts, began)
+        begins = [end - len(part.ids) - part.first for part, end in zip(parts, _ends(parts), strict=True)]
+        rows = [begin + position for begin, positions in zip(begins, wanted, strict=True) for position in positions]
+        self._report("head", self.model.shape.layers, len(x), began)
         with self._use(("head",)) as tensors:
-            for first in range(0, len(wanted), HEAD_ROWS):
-                some = np.array(wanted[first : first + HEAD_ROWS], np.int64)
-                yield from self.model.head(x[some], some, tensors, Blind(), threads=self.threads)
-        self._report("done", self.model.shape.layers, len(ids), began)
+            for first in range(0, len(rows), HEAD_ROWS):
+                some = rows[first : first + HEAD_ROWS]
+                yield from self.model.head(x[some], places[some], tensors, Blind(), threads=self.threads)
+        self._report("done", self.model.shape.layers, len(x), began)
 
-    def _through(
-        self, ids: Sequence[int], positions: np.ndarray, caches: Sequence[Any], probe: Probe, began: float, *, only_caches: bool = False
-    ) -> F32:  # fmt: skip
-        """All layers                                                                                     [T, D]"""
+    def _through(self, parts: Sequence[Stretch], began: float, *, only_caches: bool = False) -> tuple[F32, I64, Probe]:
+        """All layers: x [T, D], the places of its rows, and the probe of the pass"""
+        ids = [i for part in parts for i in part.ids]
+        where = np.concatenate([places(number, part.first, len(part.ids)) for number, part in enumerate(parts)])
+        probe = parts[0].probe if len(parts) == 1 else Split([part.probe for part in parts])
         self._foresight = Foresight(self.model, self.stream, probe, threads=self.threads) if self._guess and len(ids) <= MOST_ROWS else None
         probe, last = self._foresight or probe, self.model.shape.layers - 1
-        x = self.model.embed(self.reads.rows(self._embedding, ids), positions, probe)
+        x = self.model.embed(self.reads.rows(self._embedding, ids), where, probe)
         for layer in range(self.model.shape.layers):
             self._report("layer", layer, len(ids), began)
-            x = self._layer(layer, x, positions, caches[layer], probe, last=layer == last and only_caches)
-        return x
+            cache = parts[0].caches[layer] if len(parts) == 1 else Several([part.caches[layer] for part in parts])
+            x = self._layer(layer, x, where, cache, probe, last=layer == last and only_caches)
+        return x, where, probe
 
     def _layer(self, layer: int, x: F32, positions: np.ndarray, cache: Any, probe: Probe, *, last: bool) -> F32:
         with self._use(("layer", layer)) as tensors:

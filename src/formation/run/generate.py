@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 from weakref import WeakSet
 
@@ -13,11 +13,11 @@ from formation.errors import BudgetError, PromptError
 from formation.kernels.tensor import F32, Tensor
 from formation.model.catalog import read_model
 from formation.model.linear import Modules
-from formation.model.taps import Probe
+from formation.model.taps import Blind, Probe
 from formation.run import machine
 from formation.run.account import Reads
 from formation.run.check import check_tensors
-from formation.run.executor import HEAD_ROWS, Executor, Progress
+from formation.run.executor import HEAD_ROWS, Executor, Progress, Stretch
 from formation.run.observe import Observe, together
 from formation.run.past import Past
 from formation.run.plan import Plan, make_plan, slot_sizes
@@ -30,7 +30,10 @@ BIAS_BYTES = 1 << 24  # through which router biases are read, before a run
 
 @dataclass(frozen=True)
 class Step:
-    """One forward computation and the token it formed. `position` is that of the token; the step itself ran at position - 1."""
+    """One forward computation and the token it formed. `position` is that of the token; the step itself ran at position - 1.
+
+    `reads` and `seconds` are those of the pass, which was `shared_by` so many sequences.
+    """
 
     id: int
     position: int
@@ -38,6 +41,40 @@ class Step:
     choice: Choice
     reads: Reads
     seconds: float
+    shared_by: int = 1
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One of several sequences that go on together: at most `tokens` after the prompt `ids`, ending after an id of `stop`."""
+
+    ids: Sequence[int]
+    tokens: int
+    sampler: Sampler = field(default_factory=Greedy)
+    stop: Collection[int] = ()
+    probe: Probe = field(default_factory=Blind)
+
+
+class _Growing:
+    """One of them on its way: `ids` so far, of which the caches hold `done`."""
+
+    def __init__(self, wanted: Wanted, past: Past, capacity: int) -> None:
+        self.wanted, self.past = wanted, past
+        self.caches, self.ids = past.caches(capacity), list(wanted.ids)
+        self.done = past.known(self.ids)
+        self.over = not wanted.tokens
+
+    def stretch(self, *, keep_cache: bool) -> Stretch:
+        first = self.done if keep_cache else 0
+        self.past.ids = []  # a pass that fails leaves nobody knows what
+        return Stretch(self.ids[first:], first, self.caches, self.wanted.probe)
+
+    def take(self, logits: F32) -> Choice:
+        self.past.ids, self.done = list(self.ids), len(self.ids)
+        choice = self.wanted.sampler.choose(logits, self.done)
+        self.ids.append(choice.id)
+        self.over = choice.id in self.wanted.stop or len(self.ids) >= len(self.wanted.ids) + self.wanted.tokens
+        return choice
 
 
 class Engine:
@@ -104,11 +141,12 @@ class Engine:
         self._pasts.add(past)
         return past
 
-    def plan(self, positions: int, logit_rows: int = 1, past: Past | None = None) -> Plan:
-        """How `positions` positions would be run, their caches those of `past`. Raises BudgetError when they cannot."""
+    def plan(self, positions: int, logit_rows: int = 1, past: Past | None = None, *, lengths: Sequence[int] = ()) -> Plan:
+        """How `positions` positions would be run, their caches those of `past`; of several sequences their `lengths` too. Raises BudgetError when
+        they cannot."""
         capture = self.probe_bytes(positions) if self.probe_bytes else 0
         others = sum(other.nbytes for other in self._pasts if other is not past)
-        return make_plan(self.model, self._sizes, self.budget - others, positions, logit_rows, capture)
+        return make_plan(self.model, self._sizes, self.budget - others, positions, logit_rows, capture, lengths=lengths)
 
     def logits(self, ids: Sequence[int], *, observe: Observe | None = None) -> F32:
         """Logits of every position, in one layer-major pass                                      [T, vocabulary]
@@ -118,19 +156,27 @@ class Engine:
         self._check_prompt(ids, 0)
         probe = together(self.probe, observe, self.model)
         executor = self._prepare(len(ids), len(ids))
-        return executor.forward(ids, 0, self._new_caches(len(ids)), rows=len(ids), probe=probe)
+        return executor.forward([Stretch(ids, 0, self._new_caches(len(ids)), probe)], rows=len(ids))
 
     def score(self, ids: Sequence[int], positions: Sequence[int]) -> Iterator[Step]:
         """The step at each of `positions`, ascending, whose token is the id after it: one layer-major pass over all but the last of `ids`, in which
         every part of the model is read once. What the pass read, and its time, are of the first step."""
-        self._check_prompt(ids[:-1], 0)
-        executor = self._prepare(len(ids) - 1, min(len(positions), HEAD_ROWS))
+        return (step for _, step in self.score_together([(ids, positions, together(self.probe, None, self.model))]))
+
+    def score_together(self, texts: Sequence[tuple[Sequence[int], Sequence[int], Probe]]) -> Iterator[tuple[int, Step]]:
+        """The same of several texts (ids, positions, probe) in one pass, one after the other: (number, step)."""
+        for ids, _, _ in texts:
+            self._check_prompt(ids[:-1], 0)
+        lengths = [len(ids) - 1 for ids, _, _ in texts]
+        executor = self._prepare(sum(lengths), min(sum(len(positions) for _, positions, _ in texts), HEAD_ROWS), lengths=lengths)
         executor.stream.idle = self.idle
         executor.reads.take()  # what came before belongs to other calls
         began = time.monotonic()
-        for position, logits in zip(positions, executor.logits_at(ids[:-1], self._new_caches(len(ids) - 1), positions, self.probe), strict=True):
-            token = ids[position + 1]
-            yield Step(token, position + 1, logits, Choice(token), executor.reads.take(), time.monotonic() - began)
+        parts = [Stretch(ids[:-1], 0, self._new_caches(len(ids) - 1), probe) for ids, _, probe in texts]
+        steps = [(number, position) for number, (_, positions, _) in enumerate(texts) for position in positions]
+        for (number, position), logits in zip(steps, executor.logits_at(parts, [positions for _, positions, _ in texts]), strict=True):
+            token, seconds = texts[number][0][position + 1], time.monotonic() - began
+            yield number, Step(token, position + 1, logits, Choice(token), executor.reads.take(), seconds, len(texts))
             began = time.monotonic()
 
     def generate(
@@ -143,30 +189,33 @@ class Engine:
         """
         self._check_prompt(ids, max_new_tokens)
         probe = together(self.probe, observe, self.model)
-        return self._steps(list(ids), max_new_tokens, sampler or Greedy(), frozenset(stop), probe, past or Past(self.model))
+        wanted = Wanted(ids, max_new_tokens, sampler or Greedy(), frozenset(stop), probe)
+        return (step for _, step in self._rounds([wanted], past or Past(self.model)))
 
-    def _steps(
-        self, ids: list[int], max_new_tokens: int, sampler: Sampler, stop: frozenset[int], probe: Probe | None, past: Past
-    ) -> Iterator[Step]:  # fmt: skip
-        capacity = self._capacity(len(ids) + max_new_tokens - 1, past)
-        executor = self._prepare(capacity, 1, past)
+    def generate_together(self, wanted: Sequence[Wanted]) -> Iterator[tuple[int, Step]]:
+        """Steps of several sequences, (number, step), round by round: what a layer reads serves all that have not ended. Each sequence gets the bits
+        that it would get alone. Raises BudgetError when they do not fit together."""
+        for each in wanted:
+            self._check_prompt(each.ids, each.tokens)
+        return self._rounds(wanted)
+
+    def _rounds(self, wanted: Sequence[Wanted], past: Past | None = None) -> Iterator[tuple[int, Step]]:
+        lengths = [len(each.ids) + each.tokens - 1 for each in wanted]
+        if past is not None:
+            lengths = [self._capacity(lengths[0], past)]
+        executor = self._prepare(sum(lengths), len(wanted), past, lengths=lengths)
         executor.stream.idle = self.idle
-        caches, done = past.caches(capacity), past.known(ids)
+        growing = [_Growing(each, past or Past(self.model), length) for each, length in zip(wanted, lengths, strict=True)]
         executor.reads.take()  # what came before belongs to other calls
-        for _ in range(max_new_tokens):
+        while going := [(number, each) for number, each in enumerate(growing) if not each.over]:
             began = time.monotonic()
-            done = done if self.keep_cache else 0
             with ExitStack() as held:
-                after = held if self.probe_bytes else None
-                past.ids = []  # a pass that fails leaves nobody knows what
-                logits = executor.forward(ids[done:], done, caches, rows=1, probe=probe, hold_head=after)[0]
-                past.ids = list(ids)
-                choice = sampler.choose(logits, len(ids))
-                done = len(ids)
-                ids.append(choice.id)
-                yield Step(choice.id, done, logits, choice, executor.reads.take(), time.monotonic() - began)
-            if choice.id in stop:
-                return
+                parts = [each.stretch(keep_cache=self.keep_cache) for _, each in going]
+                logits = executor.forward(parts, hold_head=held if self.probe_bytes else None)
+                choices = [each.take(row) for (_, each), row in zip(going, logits, strict=True)]
+                reads, seconds = executor.reads.take(), time.monotonic() - began
+                for (number, each), choice, row in zip(going, choices, logits, strict=True):
+                    yield number, Step(choice.id, each.done, row, choice, reads, seconds, len(going))
 
     @contextmanager
     def head(self) -> Iterator[Mapping[str, Tensor]]:
@@ -203,9 +252,9 @@ class Engine:
             return self.plan(past.roomy(positions), 1, past).positions
         return positions
 
-    def _prepare(self, positions: int, logit_rows: int, past: Past | None = None) -> Executor:
+    def _prepare(self, positions: int, logit_rows: int, past: Past | None = None, *, lengths: Sequence[int] = ()) -> Executor:
         """The executor, with a weight stream small enough to leave room for this many positions."""
-        plan = self.plan(positions, logit_rows, past)
+        plan = self.plan(positions, logit_rows, past, lengths=lengths)
         current = self._executor
         if current and current.stream.budget_bytes <= plan.stream_bytes:  # it leaves room enough, and its caches are warm
             current.chunk = plan.chunk

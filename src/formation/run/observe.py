@@ -20,7 +20,7 @@ import numpy as np
 from formation.errors import UsageError
 from formation.kernels.tensor import F32, I64
 from formation.model.architecture import Model
-from formation.model.taps import Probe, Site, Tap
+from formation.model.taps import Blind, Probe, Site, Tap
 
 Observer = Callable[[I64, Any], object]
 Observe = Mapping[str, Observer]
@@ -164,9 +164,9 @@ class Both:
             probe(site, positions, values)
 
 
-def together(probe: Probe | None, observe: Observe | None, model: Model) -> Probe | None:
+def together(probe: Probe | None, observe: Observe | None, model: Model) -> Probe:
     """The engine's probe, and observers if there are any. Raises UsageError for a name that is none."""
     if not observe:
-        return probe
+        return Blind() if probe is None else probe
     observers = Observers(observe, model)
     return observers if probe is None else Both(probe, observers)

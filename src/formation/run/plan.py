@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -135,10 +135,13 @@ class Plan:
         return self.sizes.always + int(share * self.sizes.expert_total)
 
 
-def make_plan(model: Model, sizes: Sizes, budget: int, positions: int, logit_rows: int = 1, capture: int = 0) -> Plan:
+def make_plan(
+    model: Model, sizes: Sizes, budget: int, positions: int, logit_rows: int = 1, capture: int = 0, *, lengths: Sequence[int] = ()
+) -> Plan:  # fmt: skip
     """Raises BudgetError, saying how much is needed and for what, when the run cannot fit. `capture` bytes are a probe's, who then also looks
-    at rows through the head: it is the first part to stay."""
-    cache, states = (sum(model.cache_bytes(layer, positions) for layer in layers) for layers in (range(model.shape.layers), delta_layers(model)))
+    at rows through the head: it is the first part to stay. `lengths` are those of several sequences, where `positions` is their sum."""
+    kept = [[model.cache_bytes(layer, n) for layer in range(model.shape.layers)] for n in lengths or [positions]]
+    cache, states = sum(map(sum, kept)), sum(layers[layer] for layers in kept for layer in delta_layers(model))
     floor = _least_weights(sizes)
     chunk, activations = _activations(model, positions, logit_rows, budget - cache - floor - capture)
     needed = cache + activations + floor + capture
@@ -151,11 +154,11 @@ def make_plan(model: Model, sizes: Sizes, budget: int, positions: int, logit_row
             hint=f"give --memory {_rounded_up(needed)} or more, or fewer positions",
         )
     resident, transient = _residents(sizes, budget - cache - activations - capture, head_first=capture > 0)
-    kept = sum(_size(sizes, key) for key in resident)
-    plan = Plan(sizes, budget, positions, chunk, cache, states, activations, capture, resident, kept, transient)
+    stays = sum(_size(sizes, key) for key in resident)
+    plan = Plan(sizes, budget, positions, chunk, cache, states, activations, capture, resident, stays, transient)
     routers = [("router", layer) for layer in sizes.routers if ("layer", layer) not in resident]
     size = sum(_size(sizes, key) for key in routers)
-    fits = size <= min(budget // ROUTER_SHARE, plan.expert_cache_bytes, plan.stream_bytes - kept - floor)
+    fits = size <= min(budget // ROUTER_SHARE, plan.expert_cache_bytes, plan.stream_bytes - stays - floor)
     return replace(plan, routers=tuple(routers), router_bytes=size) if fits else plan
 
 
