@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import formation
-from formation import recording
+from formation import forming
 from formation.cli.main import main
 from formation.errors import ParityBroken, RuleBroken
 from formation.ledger import reader, rules
@@ -175,7 +175,7 @@ class PerturbingBeta(Perturbing):
 def test_a_gate_changed_by_one_ulp_is_caught_in_the_state_that_it_makes(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, control: type[Recorder]
 ) -> None:
-    monkeypatch.setattr(recording, "Recorder", control)
+    monkeypatch.setattr(forming, "Recorder", control)
     with pytest.raises(ParityBroken, match=r"delta_state_sha256 [0-9a-f]{64} in layer 1 at position 2, as without capture"):
         run(folder, tmp_path / "run.ofb", parity=method)
     assert not (tmp_path / "run.ofb" / reader.NAME).exists() and not (tmp_path / "run.ofb/parity.json").exists()
@@ -191,7 +191,7 @@ class Overwriting(Recorder):
 
 
 def test_whoever_writes_into_a_state_writes_into_a_copy(recorded: Recording, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recording, "Recorder", Overwriting)
+    monkeypatch.setattr(forming, "Recorder", Overwriting)
     other = run(folder, tmp_path / "run.ofb", watch=Watch("full", "standard", "all"), parity="none")
     assert (recorded.folder / reader.NAME).read_bytes() == (other.folder / reader.NAME).read_bytes()
 
@@ -203,7 +203,7 @@ def test_a_tap_that_is_dead_is_missed(folder: Path, tmp_path: Path, monkeypatch:
             if not (site.tap is dead and site.layer == 2):
                 super().__call__(site, positions, values)
 
-    monkeypatch.setattr(recording, "Recorder", Deaf)
+    monkeypatch.setattr(forming, "Recorder", Deaf)
     with pytest.raises(RuleBroken, match=f"layer 2 at position 0: expected its {named}, got none"):
         run(folder, tmp_path / "run.ofb", parity="none")
 
@@ -214,7 +214,7 @@ def test_a_gate_of_the_shared_expert_that_is_not_shown_makes_another_sum(folder:
             if site.tap is not Tap.SHARED_GATE:
                 super().__call__(site, positions, values)
 
-    monkeypatch.setattr(recording, "Recorder", Deaf)
+    monkeypatch.setattr(forming, "Recorder", Deaf)
     with pytest.raises(RuleBroken, match="layer 0 at position 0: expected the combination of its experts = m"):
         run(folder, tmp_path / "run.ofb", parity="none")
 

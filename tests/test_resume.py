@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import formation
-from formation import recording
+from formation import forming, recording
 from formation.cli.main import main
 from formation.errors import EnvironmentFault, EvidenceError
 from formation.ledger import canonical, progress, reader
@@ -228,8 +228,8 @@ def test_a_second_recorder_is_refused(capsys: pytest.CaptureFixture[str], k25_fo
 
 
 def test_a_run_line_of_another_version_is_not_gone_on_with(monkeypatch: pytest.MonkeyPatch, k25_folder: Path, begun: Path) -> None:
-    values = recording.run_values
-    monkeypatch.setattr(recording, "run_values", lambda *a: values(*a) | {"norm_eps": 0.5})
+    values = forming.run_values
+    monkeypatch.setattr(forming, "run_values", lambda *a: values(*a) | {"norm_eps": 0.5})
     with pytest.raises(EvidenceError, match="run, norm_eps: expected"):
         resume(formation.open(k25_folder), begun, means())
 

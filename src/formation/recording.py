@@ -19,37 +19,26 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
-from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
+from formation import forming
 from formation.audit import parity
 from formation.errors import EnvironmentFault, RuleBroken, UsageError
-from formation.kernels.tensor import F32
 from formation.ledger import accounts, canonical, files, progress, reader, rules, start, store
 from formation.ledger.anchor import Anchor
-from formation.ledger.appender import Appender, positions
 from formation.ledger.gaps import RuleResult
 from formation.ledger.progress import Watch
-from formation.probe.aside import Job
-from formation.probe.cost import NUMBER, capture_bytes
-from formation.probe.encode import Observation
-from formation.probe.head import ModelHead
-from formation.probe.pending import Token
-from formation.probe.recorder import Recorder, Write
-from formation.probe.run_line import run_values
-from formation.probe.sidecars import Sidecars
 from formation.run.child import asked_of_parent
 from formation.run.executor import Progress
 from formation.run.generate import Engine, Step
 from formation.run.identity import Identity, check_same, contract_document, host_document, identify
 from formation.run.order import Order, order_of
-from formation.run.sample import Greedy, Sampler, method_of
-from formation.text import load_tokenizer
+from formation.run.sample import Greedy, Sampler
 from formation.text.prompt import make_prompt
 from formation.weights.checkpoint import Checkpoint, open_checkpoint
 
@@ -119,18 +108,44 @@ def record(
 
 def begin(checkpoint: Checkpoint, order: Order, watch: Watch, out: str | Path, means: Means) -> Recording:
     """Record into the folder `out`, which must not hold a ledger. Raises as `record` does."""
-    out = Path(out)
+    return begin_together(checkpoint, [order], watch, [out], means)[0]
+
+
+def begin_together(
+    checkpoint: Checkpoint, orders: Sequence[Order], watch: Watch, outs: Sequence[str | Path], means: Means
+) -> list[Recording]:  # fmt: skip
+    """Record several runs, each into its folder, in the same passes over the weights: each ledger has the bytes that it would have alone.
+
+    All of them score, or none does. Raises as `record` does, and BudgetError where they do not fit together.
+    """
+    for order in orders:
+        _check(order, means)
+    identity = identify(checkpoint)
+    with means.engine(checkpoint) as engine, ExitStack() as opened:
+        forming.plan(engine, orders, watch)  # before anything is written
+        runs = []
+        for order, out in zip(orders, map(Path, outs), strict=True):
+            anchor = order.anchor(identity)
+            writer = opened.enter_context(store.create(out))
+            files.sweep(out)
+            _write_documents(out, anchor, identity, engine)
+            progress.write(out, watch, progress.NOTHING)
+            runs.append(forming.Run(out, order, watch, engine, writer, anchor.run_id, []))
+        return _finish(engine, runs, means)
+
+
+def fit_together(checkpoint: Checkpoint, orders: Sequence[Order], watch: Watch, means: Means) -> int:
+    """How many of them, from the first, the budget holds in one pass; at least one. Raises BudgetError if not even that."""
+    with means.engine(checkpoint) as engine:
+        forming.plan(engine, orders[:1], watch)
+        return bisect_left(range(2, len(orders) + 1), True, key=lambda count: not forming.fits(engine, orders[:count], watch)) + 1
+
+
+def _check(order: Order, means: Means) -> None:
     if order.tokens < 1:
         raise UsageError(f"tokens: expected 1 or more, got {order.tokens}")
-    if order.step_kind == "scored" and means.parity == "full":
+    if order.scores and means.parity == "full":
         raise UsageError("parity: expected replay or none where a text is scored, which is one pass and not steps, got full")
-    identity = identify(checkpoint)
-    anchor = order.anchor(identity)
-    with means.engine(checkpoint) as engine, store.create(out) as writer:
-        files.sweep(out)
-        _write_documents(out, anchor, identity, engine)
-        progress.write(out, watch, progress.NOTHING)
-        return _Run(out, order, watch, means, engine, writer, anchor.run_id).finish([])
 
 
 def resume(checkpoint: Checkpoint, out: str | Path, means: Means) -> Recording:
@@ -146,138 +161,49 @@ def resume(checkpoint: Checkpoint, out: str | Path, means: Means) -> Recording:
     check_same(anchor, identify(checkpoint), start.Start(anchor, out).listed_files())
     with means.engine(checkpoint) as engine, store.resume(out, commit) as writer:
         files.sweep(out)
-        return _Run(out, order_of(anchor), watch, means, engine, writer, anchor.run_id).finish(list(progress.token_ids(out, commit)))
+        order = order_of(anchor)
+        forming.plan(engine, [order], watch)
+        run = forming.Run(out, order, watch, engine, writer, anchor.run_id, list(progress.token_ids(out, commit)))
+        return _finish(engine, [run], means)[0]
 
 
-class _Run:
-    """A recording between its first line and its last."""
-
-    def __init__(self, out: Path, order: Order, watch: Watch, means: Means, engine: Engine, writer: store.Writer, run_id: str) -> None:
-        self.out, self.order, self.watch, self.means, self.engine, self.writer, self.run_id = out, order, watch, means, engine, writer, run_id
-        self.scores = order.step_kind == "scored"
-        self.spools = self.scores and watch.capture == "minimal"  # steps of a long pass, which their rows are not needed for
-
-    def finish(self, ids: list[int]) -> Recording:
-        """From the tokens that are on disk to a closed ledger."""
-        shape = self.engine.model.shape
-        sidecars = Sidecars(self.out, self.watch.rows, shape, positions=self._recorded(ids))
-        try:
-            if not self.order.is_over(ids):
-                self._form(ids, sidecars)
-            results = _checked(self.out, self.order, self._recorded(ids))
-            outcome = self._prove_parity(ids)
-            files.write_document(self.out / "parity.json", outcome)
-            sidecars.close(self._recorded(ids))
-        finally:
-            sidecars.release()
-        commit = self.writer.close()
-        progress.remove(self.out)
-        read = accounts.totals(self.out)
-        return Recording(self.out, self.run_id, tuple(ids), len(ids) * shape.layers, commit, results, outcome["parity"], self.means.parity, read)
-
-    def _recorded(self, ids: Sequence[int]) -> int:
-        """Positions whose lines are in the ledger once `ids` are"""
-        return self.order.steps.positions_with(len(ids))
-
-    def _form(self, ids: list[int], sidecars: Sidecars) -> None:
-        """The tokens that are missing, added to `ids`. What is derived of one is computed and written while the next is formed."""
-        biases = self.engine.router_biases()
-        ledger = Appender(self.writer, self.run_id, run_values(self.engine.model, self.watch.capture_prompt, self.watch.capture, biases))
-        recorder = self._recorder(biases, sidecars, self._recorded(ids))
-        spelling = load_tokenizer(self.engine.checkpoint.path, self.engine.checkpoint.config).token_bytes
-        with closing(accounts.Accounts(self.out, len(ids))) as reads, closing(recorder), _Unfinished(self.engine) as unfinished:
-            for step in self._steps(ids):
-                unfinished.wait()
-                write = partial(self._write, step, recorder.prompt_observations(step.position - 1), sidecars, ledger, reads)
-                unfinished.begin(recorder, step.position - 1, self._token(step, spelling(step.id)), step.logits, write)
-                ids.append(step.id)
-                if self.means.on_step:
-                    self.means.on_step(step)
-
-    def _write(
-        self, step: Step, prompt: Iterator[Observation], sidecars: Sidecars, ledger: Appender, reads: accounts.Accounts, lines: list[Observation]
-    ) -> Iterator[None]:  # fmt: skip
-        """First the rows are on disk, then the lines, then the note of both."""
-        sidecars.commit(step.position)
-        yield
-        for observations in positions(chain(prompt, lines)):
-            ledger.append(observations)
-            yield
-        commit = self.writer.commit()
-        yield
-        reads.append(_account(step))
-        yield
-        progress.write(self.out, self.watch, commit)
-
-    def _recorder(self, biases: Mapping[int, F32], sidecars: Sidecars, first: int) -> Recorder:
-        engine, steps = self.engine, self.order.steps
-        level, prompt_level = self.watch.capture, self.watch.capture_prompt
-        engine.probe_bytes = self._bytes_of_capture
-        recorder = Recorder(
-            engine.model.shape, engine.model.router, biases, steps, level=level, prompt_level=prompt_level, sidecars=sidecars, first=first,
-            threads=engine.threads, later=True, kinds=[engine.model.kind(layer) for layer in range(engine.model.shape.layers)],
-            spooled=self.spools,
-        )  # fmt: skip
-        engine.probe, engine.idle = recorder, recorder.idle
-        return recorder
-
-    def _bytes_of_capture(self, positions: int) -> int:
-        shown, steps = None if self.scores else len(self.order.prompt_ids), len(self.order.steps) if self.scores else 1
-        kept = partial(capture_bytes, self.engine.model, positions, level=self.watch.capture, prompt_level=self.watch.capture_prompt, prompt=shown)
-        return kept() + steps * self.engine.model.shape.hidden * NUMBER if self.spools else kept(steps=steps)
-
-    def _steps(self, ids: Sequence[int]) -> Iterator[Step]:
-        """After a cut the first pass computes all positions so far again, and only the new one is observed."""
-        if self.scores:
-            return self.engine.score(self.order.prompt_ids, list(self.order.steps)[len(ids) :])
-        left = self.order.tokens - len(ids)
-        return self.engine.generate([*self.order.prompt_ids, *ids], left, self.order.sampler, stop=self.order.stop)
-
-    def _token(self, step: Step, spelling: bytes) -> Token:
-        return Token(step.id, spelling, self.order.step_kind, method_of(self.order.sampler), step.choice.draw)
-
-    def _prove_parity(self, ids: Sequence[int]) -> dict[str, Any]:
-        self.engine.close()  # its memory is the repetition's now
-        place = parity.Place.of(self.engine)
-        if self.means.parity == "full":
-            with _place_beside(self.out) as folder:
-                return parity.in_full(self.out, self.order, place, lambda: _record_again(self.out, folder, place))
-        return parity.by_replay(self.out, self.order, ids, place) if self.means.parity == "replay" else {"parity": "not claimed"}
+def _finish(engine: Engine, runs: Sequence[forming.Run], means: Means) -> list[Recording]:
+    """From the tokens that are on disk to closed ledgers."""
+    with ExitStack() as held:
+        for run in runs:
+            held.callback(run.sidecars.release)
+        forming.form(engine, [run for run in runs if not run.order.is_over(run.ids)], means.on_step)
+        results = [_checked(run.out, run.order, run.positions) for run in runs]
+        engine.close()  # its memory is the repetition's now
+        outcomes = _prove_parity(runs, means, parity.Place.of(engine))
+        return [_close(run, found, outcome, means.parity) for run, found, outcome in zip(runs, results, outcomes, strict=True)]
 
 
-class _Unfinished:
-    """The step whose lines are not written yet. What was formed is written even if the next step fails: leaving waits for it."""
+def _close(run: forming.Run, results: tuple[RuleResult, ...], outcome: dict[str, Any], method: str) -> Recording:
+    files.write_document(run.out / "parity.json", outcome)
+    run.sidecars.close(run.positions)
+    commit = run.writer.close()
+    progress.remove(run.out)
+    cells, read = len(run.ids) * run.engine.model.shape.layers, accounts.totals(run.out)
+    return Recording(run.out, run.run_id, tuple(run.ids), cells, commit, results, outcome["parity"], method, read)
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._job: Job | None = None
-        self._in_use = ExitStack()
 
-    def __enter__(self) -> Self:
-        return self
+def _prove_parity(runs: Sequence[forming.Run], means: Means, place: parity.Place) -> list[dict[str, Any]]:
+    if means.parity == "replay":
+        return parity.by_replay([(run.out, run.order, run.ids) for run in runs], place)
+    if means.parity == "none":
+        return [{"parity": "not claimed"} for _ in runs]
+    return [_prove_in_full(run, place) for run in runs]
 
-    def __exit__(self, *_: object) -> None:
-        self.wait()
 
-    def begin(self, recorder: Recorder, position: int, token: Token, logits: F32, write: Write) -> None:
-        """Waits at once where the head would take room from the next step: it is in memory now, and is not read again."""
-        head = ModelHead(self._engine.model, self._in_use.enter_context(self._engine.head()), threads=self._engine.threads)
-        self._job = recorder.begin_step(position, token, logits, head, write)
-        if not self._engine.head_stays:
-            self.wait()
-
-    def wait(self) -> None:
-        """Raises what writing, or deriving, has raised."""
-        job, self._job = self._job, None
-        with self._in_use:
-            if job is not None:
-                job.wait()
+def _prove_in_full(run: forming.Run, place: parity.Place) -> dict[str, Any]:
+    with _place_beside(run.out) as folder:
+        return parity.in_full(run.out, run.order, place, lambda: _record_again(run.out, folder, place))
 
 
 def _checked(out: Path, order: Order, positions: int) -> tuple[RuleResult, ...]:
     """The sum rules over the lines on disk. Raises RuleBroken for the first that does not hold."""
-    steps = order.steps
-    kinds = [order.step_kind if position in steps else "prompt" for position in range(positions)]
+    kinds = [order.kind(position) for position in range(positions)]
     results = rules.check((canonical.decode(line, limits=canonical.LINE) for line in reader.lines(out)), kinds)
     for broken in rules.violated(results):
         gap = f"expected a gap of at most {broken.tolerance:.3g}, got {broken.worst_gap:.3g}"
@@ -293,13 +219,6 @@ def _write_documents(out: Path, anchor: Anchor, identity: Identity, engine: Engi
     files.write_document(out / "contract.json", contract_document())
     files.write_document(out / start.CHECKPOINT, identity.document())
     files.write_document(out / "host.json", host_document(engine))
-
-
-def _account(step: Step) -> dict[str, Any]:
-    return {
-        "position": step.position - 1, "seconds": step.seconds, "disk_bytes": step.reads.disk_bytes, "unused_bytes": step.reads.unused_bytes,
-        "parts": [asdict(part) for part in step.reads.parts], "shards": list(step.reads.shards),
-    }  # fmt: skip
 
 
 # ---- recording the same run again, in a fresh process

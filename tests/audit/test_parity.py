@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from formation import recording
+from formation import forming
 from formation.audit import parity
 from formation.cli.main import main
 from formation.errors import EnvironmentFault, ParityBroken, RuleBroken
@@ -159,7 +159,7 @@ def test_a_tap_that_changes_the_run_by_one_ulp_is_caught_by_parity(
     k25_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     """The repetition without capture gives other digests; the sum rules hold, as the run is another one, not a contradictory one."""
-    monkeypatch.setattr(recording, "Recorder", Perturbing)
+    monkeypatch.setattr(forming, "Recorder", Perturbing)
     with pytest.raises(ParityBroken, match=r"cache_entry_sha256 .* in layer 0 at position 0, as without capture"):
         run(k25_folder, tmp_path / "run.ofb", Order(IDS, 4, Sample(seed=1)), parity=method)
     assert not (tmp_path / "run.ofb" / reader.NAME).exists() and not (tmp_path / "run.ofb/parity.json").exists()
@@ -172,7 +172,7 @@ def test_a_tap_that_changes_the_run_by_one_ulp_is_caught_by_parity(
 def test_a_tap_that_shows_something_else_is_caught_as_it_is_read(
     k25_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, control: type[Recorder], named: str
 ) -> None:
-    monkeypatch.setattr(recording, "Recorder", control)
+    monkeypatch.setattr(forming, "Recorder", control)
     with pytest.raises(RuleBroken, match=named):
         run(k25_folder, tmp_path / "run.ofb", parity="none")
     assert not (tmp_path / "run.ofb" / reader.NAME).exists()
@@ -185,6 +185,6 @@ def test_the_controls_differ_from_a_recorder_only_in_their_fault(recorded: Recor
         def __call__(self, site: Any, positions: Any, values: Any) -> None:
             Recorder.__call__(self, site, positions.copy(), values.copy())
 
-    monkeypatch.setattr(recording, "Recorder", Passing)
+    monkeypatch.setattr(forming, "Recorder", Passing)
     run(k25_folder, tmp_path / "run.ofb", parity="none")
     assert contents(recorded.folder) == contents(tmp_path / "run.ofb")

@@ -54,7 +54,7 @@ RECORD = """
 import re, sys
 from pathlib import Path
 import formation
-from formation import recording
+from formation import forming, recording
 from formation.kernels import ops
 from formation.ledger.progress import Watch
 from formation.run.order import Order
@@ -70,8 +70,10 @@ idle, grown = resident_bytes("VmRSS"), []
 means = recording.Means(budget, 2, parity="none", on_step=lambda step: grown.append(resident_bytes("VmHWM") - idle))
 order = Order(tuple(37 * i % 8192 for i in range(prompt)), tokens)
 with recording.store.create(Path(folder) / "run.ofb") as writer, means.engine(checkpoint) as engine:
-    run = recording._Run(Path(folder) / "run.ofb", order, Watch("full", "minimal", "all"), means, engine, writer, "0" * 64)
-    run._form([], recording.Sidecars(run.out, "all", engine.model.shape, positions=0))
+    watch = Watch("full", "minimal", "all")
+    forming.plan(engine, [order], watch)
+    run = forming.Run(Path(folder) / "run.ofb", order, watch, engine, writer, "0" * 64, [])
+    forming.form(engine, [run], means.on_step)
 grown.append(resident_bytes("VmHWM") - idle)
 print(max(grown))
 """

@@ -44,7 +44,7 @@ class Execution:
         self._aims: dict[int, step.Target] = {}
         self._late = not rows.committed or ledger.run.step_level == "full"  # steps need rows that only the layers give
         self.layers = Layers(model, weights, ledger, rows, findings, self._aims, kept, threads=threads, chunk=chunk)
-        self.steps = Steps(ledger, rows, kept, findings, order.sampler, spelling, self._wanted())
+        self.steps = Steps(ledger, rows, kept, findings, order.chooser, spelling, self._wanted())
 
     def run(self) -> None:
         ids = [*self._order.prompt_ids, *self._tokens()]

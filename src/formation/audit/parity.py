@@ -38,12 +38,14 @@ class Place:
         return cls(str(engine.checkpoint.path), engine.budget, engine.threads)
 
 
-def by_replay(out: Path, order: Order, ids: Sequence[int], place: Place) -> dict[str, Any]:
-    """What parity.json says. Raises ParityBroken, which names the first step or cell that differs, and EnvironmentFault."""
-    whole = [*order.prompt_ids, *(() if order.step_kind == "scored" else ids)]
-    steps = list(islice(order.steps, len(ids)))
-    found = in_fresh_process("formation.run.replay", asdict(place) | {"ids": whole, "steps": steps})
-    return {"parity": "passed", "method": "replay", **compare(reader.lines(out), found, steps)}
+def by_replay(runs: Sequence[tuple[Path, Order, Sequence[int]]], place: Place) -> list[dict[str, Any]]:
+    """What each parity.json says, of runs (folder, order, tokens) that are repeated in one pass together. Raises ParityBroken, which names the first
+    step or cell that differs, and EnvironmentFault."""
+    steps = [list(islice(order.steps, len(ids))) for _, order, ids in runs]
+    texts = [{"ids": [*order.prompt_ids, *(() if order.scores else ids)], "steps": own} for (_, order, ids), own in zip(runs, steps, strict=True)]
+    found = in_fresh_process("formation.run.replay", asdict(place) | {"texts": texts})
+    compared = [compare(reader.lines(out), repeated, own) for (out, _, _), repeated, own in zip(runs, found, steps, strict=True)]
+    return [{"parity": "passed", "method": "replay", **counts} for counts in compared]
 
 
 def in_full(out: Path, order: Order, place: Place, again: Callable[[], Path]) -> dict[str, Any]:

@@ -21,8 +21,8 @@ from formation.ledger.fields import FORCED, GREEDY, NOT_A_STEP
 from formation.probe import readout, step
 from formation.probe.encode import Values
 from formation.probe.head import ModelHead
-from formation.probe.pending import Token, sampler_values
 from formation.run.sample import Sampler, method_of
+from formation.run.sampled import sampled
 
 EMBED_DLA = ("dla", "dla_centred", "dla_runner_up")
 HEAD_DLA = ("exact_logit", "direction_norm", "direction_norm_centred", "direction_norm_runner_up")
@@ -125,11 +125,11 @@ class Steps:
         choice = self._sampler.choose(logits, position + 1)
         place, line = self._ledger.line(position, "token")
         recorded = int(line["measured"]["id"])
-        method = method_of(self._sampler)
-        chosen = Token(choice.id, self._spelling(choice.id), place.kind, method, choice.draw)
-        self._findings.compare(place, line, {"id": choice.id, "bytes": base64.b64encode(chosen.spelling).decode("ascii")})
+        method = method_of(self._sampler, position + 1)
+        self._findings.compare(place, line, {"id": choice.id, "bytes": base64.b64encode(self._spelling(choice.id)).decode("ascii")})
         place, line = self._ledger.line(position, "sampler")
-        self._findings.compare(place, line, complete(sampler_values(chosen), place, {method} & {GREEDY, FORCED}))
+        known = {"method": method, **sampled(self._sampler, choice, logits)}
+        self._findings.compare(place, line, complete(known, place, {method} & {GREEDY, FORCED}))
         return recorded
 
     def _check_head(self, position: int, logits: F32, last: F32, token: int, head: ModelHead, aim: step.Target | None) -> None:

@@ -23,7 +23,7 @@ def stepwise(engine: Keeping, order: Order) -> dict[str, Any]:
     """{"ids": [token of each step], "logits": [digest of each step], "cache": [[digest per position] per layer]}"""
     ids, logits = [], []
     past = engine.followed_past(len(order.prompt_ids) + order.tokens - 1)
-    for step in engine.generate(order.prompt_ids, order.tokens, order.sampler, stop=order.stop, past=past):
+    for step in engine.generate(order.prompt_ids, order.tokens, order.chooser, stop=order.stop, past=past):
         ids.append(step.id)
         logits.append(digest(step.logits))
     positions = len(order.prompt_ids) + len(ids) - 1  # the last token is never stepped

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from formation.cli import prompts
 from formation.cli.options import add_checkpoint, add_json, add_machine, add_sampler
 from formation.cli.prompt import add_prompt
 from formation.cli.request import TOKENS, Request, read_request
@@ -31,8 +32,10 @@ PROOFS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_checkpoint(parser)
     add_prompt(parser, required=False)
+    parser.add_argument("--prompts", metavar="FILE", help="record many, a JSON object in each line, in the same passes over the weights")
     parser.add_argument("--anchor", metavar="FILE", help="run from this anchor.json, or repeat this bundle and say whether it is reproduced")
-    parser.add_argument("--out", required=True, metavar="NAME.ofb", help="folder for the bundle; must not hold a ledger yet")
+    words = "folder for the bundle, or with --prompts for all of them; must not hold a ledger yet"
+    parser.add_argument("--out", required=True, metavar="NAME.ofb", help=words)
     parser.add_argument("--resume", action="store_true", help="go on with a recording in it that was cut off; the options may be left out")
     parser.add_argument("--tokens", type=int, metavar="N", help=f"how many at most (default {TOKENS})")
     parser.add_argument("--capture", choices=LEVELS, help="what is observed of steps (default: standard)")
@@ -57,6 +60,9 @@ def run(args: argparse.Namespace) -> int:
 
     key = keys.load_or_create(Path(args.key) if args.key else None)  # before the long work: a key that cannot be read is known now
     checkpoint = formation.open(args.checkpoint)
+    if args.prompts is not None:
+        prompts.show(prompts.record_all(args, checkpoint, key), as_json=args.json)
+        return 0
     request = read_request(args, checkpoint)
     recording = record(args, checkpoint, request)
     facts = closing_facts(recording, checkpoint, request.order.steps.first + 1, seal(recording.folder, key))

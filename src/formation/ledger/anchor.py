@@ -5,9 +5,11 @@ Everything that the contract makes the run's bits depend on is in it, and nothin
     prompt       ids, and the text they came from, if they came from text; of a run that scores, all ids
     checkpoint   digest of its identity (names, sizes and digests of small files and shard headers), and the root of its tensor table
     contract     name and digest of the numerics contract
-    sampler      method and settings; of a run that scores, which of the ids it scores: [begin, end] of each stretch of them, end excluded
+    sampler      method and settings; of a run that scores, which of the ids it scores: [begin, end] of each stretch of them, end excluded. Such ids
+                 are given (forced), or were chosen before by the greedy or sampling method that is named, and are those that it chooses
     stop         how many tokens at most, and the ids that end the run
     nonce        chosen by a verifier beforehand, or null
+    fork         only of a run that departs from another: which one, at which of its tokens, and the ids that are given there
 """
 
 from __future__ import annotations
@@ -25,6 +27,18 @@ KIND = "formation-anchor/1"
 
 
 @dataclass(frozen=True)
+class Fork:
+    """From the run `parent`, at its token number `token` (from 1): what comes before is the end of the prompt, `forced` are the first tokens."""
+
+    parent: str
+    token: int
+    forced: tuple[int, ...] = ()
+
+    def document(self) -> dict[str, Any]:
+        return {"parent": self.parent, "token": self.token, "forced": list(self.forced)}
+
+
+@dataclass(frozen=True)
 class Anchor:
     prompt_ids: tuple[int, ...]
     prompt_text: str | None
@@ -36,6 +50,7 @@ class Anchor:
     tokens: int
     stop_ids: tuple[int, ...]
     nonce: str | None = None
+    fork: Fork | None = None
 
     def document(self) -> dict[str, Any]:
         return {
@@ -46,6 +61,7 @@ class Anchor:
             "sampler": dict(self.sampler),
             "stop": {"tokens": self.tokens, "ids": list(self.stop_ids)},
             "nonce": self.nonce,
+            **({"fork": self.fork.document()} if self.fork else {}),
         }
 
     def encode(self) -> bytes:
@@ -55,15 +71,22 @@ class Anchor:
     @property
     def scores(self) -> bool:
         """Whether its tokens are given"""
-        return bool(self.sampler["method"] == FORCED)
+        return SCORED in self.sampler
 
-    @property
-    def step_kind(self) -> str:
-        return "scored" if self.scores else "generated"
+    def given(self, position: int) -> int | None:
+        """The id of the token at this step, if it is given"""
+        if self.scores:
+            return self.prompt_ids[position + 1]
+        place = position + 1 - len(self.prompt_ids)
+        return self.fork.forced[place] if self.fork and 0 <= place < len(self.fork.forced) else None
+
+    def step_kind(self, position: int) -> str:
+        """Of this step"""
+        return "scored" if self.scores else "generated" if self.given(position) is None else "forced"
 
     def steps(self, tokens: int | None = None) -> Steps:
         """Of the run, if it generates so many tokens (None: as many as it may)"""
-        return scored(self.sampler["scored"]) if self.scores else generated(len(self.prompt_ids), self.tokens if tokens is None else tokens)
+        return scored(self.sampler[SCORED]) if self.scores else generated(len(self.prompt_ids), self.tokens if tokens is None else tokens)
 
     def steps_in(self, lines: int, layers: int) -> Steps | None:
         """Of a complete ledger of so many lines; None if they do not make whole positions"""
@@ -84,7 +107,8 @@ class AnchorRefusal(ValueError):
 def decode(data: bytes) -> Anchor:
     """The anchor in these bytes. Raises AnchorRefusal, or CanonicalRefusal for bytes that are not canonical."""
     value = canonical.decode(data, limits=canonical.DOCUMENT)
-    top = _fields(value, "anchor", ("kind", "prompt", "checkpoint", "contract", "sampler", "stop", "nonce"))
+    forks = isinstance(value, dict) and "fork" in value
+    top = _fields(value, "anchor", ("kind", "prompt", "checkpoint", "contract", "sampler", "stop", "nonce", *(("fork",) if forks else ())))
     if top["kind"] != KIND:
         raise AnchorRefusal(f"anchor.kind: expected {KIND!r}, got {canonical.quoted(top['kind'])}")
     prompt = _fields(top["prompt"], "anchor.prompt", ("ids", "text"))
@@ -102,16 +126,36 @@ def decode(data: bytes) -> Anchor:
         tokens=_count(stop["tokens"], "anchor.stop.tokens"),
         stop_ids=_ids(stop["ids"], "anchor.stop.ids", least=0),
         nonce=_text(top["nonce"], "anchor.nonce") if top["nonce"] is not None else None,
+        fork=_fork(top["fork"]) if forks else None,
     )
     if found.scores:
         _check_scored(found)
+    if found.fork:
+        _check_fork(found, found.fork)
     return found
 
 
+def _fork(value: Any) -> Fork:
+    fork = _fields(value, "anchor.fork", ("parent", "token", "forced"))
+    forced = _ids(fork["forced"], "anchor.fork.forced", least=0)
+    return Fork(_digest(fork["parent"], "anchor.fork.parent"), _count(fork["token"], "anchor.fork.token"), forced)
+
+
+def _check_fork(found: Anchor, fork: Fork) -> None:
+    """The tokens before it are in the prompt, behind at least one id; those that are given are within the run, and only the last may end it"""
+    if found.scores:
+        raise AnchorRefusal("anchor.fork: expected none in a run that scores, got one")
+    if not 1 <= fork.token <= len(found.prompt_ids):
+        raise AnchorRefusal(f"anchor.fork.token: expected a number from 1 to {len(found.prompt_ids)}, got {fork.token}")
+    if len(fork.forced) > found.tokens or set(fork.forced[:-1]) & set(found.stop_ids):
+        raise AnchorRefusal(f"anchor.fork.forced: expected at most {found.tokens} ids, of which only the last may end the run, got others")
+
+
 FORCED = "forced"  # of the ids of the anchor itself: nothing is chosen
-SAMPLERS: Mapping[str, Mapping[str, tuple[type, ...]]] = {
+SCORED = "scored"  # forced needs it, the others may have it
+SAMPLERS: dict[str, dict[str, tuple[type, ...]]] = {
     "greedy": {},
-    "forced": {"scored": (list,)},
+    FORCED: {SCORED: (list,)},
     "sample": {"temperature": (int, float), "top_k": (int,), "top_p": (int, float), "min_p": (int, float), "seed": (str,), "branch": (str,)},
 }  # seed and branch have 64 bits, more than a JSON number holds, so they are decimal text
 
@@ -120,8 +164,9 @@ def _sampler(value: Any) -> dict[str, Any]:
     method = value.get("method") if isinstance(value, dict) else None
     if not isinstance(method, str) or method not in SAMPLERS:
         raise AnchorRefusal(f"anchor.sampler.method: expected {', '.join(SAMPLERS)}, got {canonical.quoted(method)}")
-    settings = _fields(value, "anchor.sampler", ("method", *SAMPLERS[method]))
-    for name, types in SAMPLERS[method].items():
+    types_of = SAMPLERS[method] | (SAMPLERS[FORCED] if SCORED in value else {})
+    settings = _fields(value, "anchor.sampler", ("method", *types_of))
+    for name, types in types_of.items():
         if type(settings[name]) not in types:
             raise AnchorRefusal(f"anchor.sampler.{name}: expected {types[-1].__name__}, got {canonical.quoted(settings[name])}")
     return settings
@@ -129,7 +174,7 @@ def _sampler(value: Any) -> dict[str, Any]:
 
 def _check_scored(found: Anchor) -> None:
     """Spans of its ids, as many tokens as they hold, and nothing that ends the run sooner"""
-    spans = found.sampler["scored"]
+    spans = found.sampler[SCORED]
     if not all(isinstance(span, list) and len(span) == 2 and all(type(i) is int for i in span) for span in spans):
         raise AnchorRefusal(f"anchor.sampler.scored: expected pairs of integers, got {canonical.quoted(spans)}")
     if problem := spans_problem(spans, len(found.prompt_ids)):

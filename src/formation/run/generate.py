@@ -153,7 +153,7 @@ class Engine:
 
         `observe` hands copies of tensors on the way to callables: {"layer.3.router": f}, see run/observe.py for the names.
         """
-        self._check_prompt(ids, 0)
+        self.check_prompt(ids, 0)
         probe = together(self.probe, observe, self.model)
         executor = self._prepare(len(ids), len(ids))
         return executor.forward([Stretch(ids, 0, self._new_caches(len(ids)), probe)], rows=len(ids))
@@ -166,7 +166,7 @@ class Engine:
     def score_together(self, texts: Sequence[tuple[Sequence[int], Sequence[int], Probe]]) -> Iterator[tuple[int, Step]]:
         """The same of several texts (ids, positions, probe) in one pass, one after the other: (number, step)."""
         for ids, _, _ in texts:
-            self._check_prompt(ids[:-1], 0)
+            self.check_prompt(ids[:-1], 0)
         lengths = [len(ids) - 1 for ids, _, _ in texts]
         executor = self._prepare(sum(lengths), min(sum(len(positions) for _, positions, _ in texts), HEAD_ROWS), lengths=lengths)
         executor.stream.idle = self.idle
@@ -187,7 +187,7 @@ class Engine:
 
         `observe` as in `logits`, in every pass: the prompt's, then one for each step. What `past` knows of the prompt is not computed again.
         """
-        self._check_prompt(ids, max_new_tokens)
+        self.check_prompt(ids, max_new_tokens)
         probe = together(self.probe, observe, self.model)
         wanted = Wanted(ids, max_new_tokens, sampler or Greedy(), frozenset(stop), probe)
         return (step for _, step in self._rounds([wanted], past or Past(self.model)))
@@ -196,7 +196,7 @@ class Engine:
         """Steps of several sequences, (number, step), round by round: what a layer reads serves all that have not ended. Each sequence gets the bits
         that it would get alone. Raises BudgetError when they do not fit together."""
         for each in wanted:
-            self._check_prompt(each.ids, each.tokens)
+            self.check_prompt(each.ids, each.tokens)
         return self._rounds(wanted)
 
     def _rounds(self, wanted: Sequence[Wanted], past: Past | None = None) -> Iterator[tuple[int, Step]]:
@@ -264,7 +264,8 @@ class Engine:
         self._executor = Executor(self.model, stream, plan, threads=self.threads, progress=self.progress, guess=self._guess)
         return self._executor
 
-    def _check_prompt(self, ids: Sequence[int], new: int) -> None:
+    def check_prompt(self, ids: Sequence[int], new: int) -> None:
+        """Raises PromptError for ids that this model cannot run, with `new` tokens after them."""
         shape = self.model.shape
         if not ids:
             raise PromptError("prompt: expected at least one token, got none")

@@ -8,10 +8,10 @@ from typing import Any
 
 from formation.errors import UsageError
 from formation.kernels import golden
-from formation.ledger.anchor import Anchor
+from formation.ledger.anchor import FORCED, Anchor, Fork
 from formation.ledger.steps import Steps, generated, scored
 from formation.run.identity import Identity
-from formation.run.sample import Given, Greedy, Sample, Sampler
+from formation.run.sample import Forced, Given, Greedy, Sample, Sampler, method_of
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Order:
     stop: tuple[int, ...] = ()
     prompt_text: str | None = None
     nonce: str | None = None
+    fork: Fork | None = None
 
     def anchor(self, identity: Identity) -> Anchor:
         """Raises UsageError for a sampler that no anchor can hold."""
@@ -36,11 +37,23 @@ class Order:
             tokens=self.tokens,
             stop_ids=tuple(sorted(set(self.stop))),
             nonce=self.nonce,
+            fork=self.fork,
         )
 
     @property
-    def step_kind(self) -> str:
-        return "scored" if isinstance(self.sampler, Given) else "generated"
+    def scores(self) -> bool:
+        return isinstance(self.sampler, Given)
+
+    @property
+    def chooser(self) -> Sampler:
+        """The sampler, behind the tokens that are given"""
+        return Forced(self.fork.forced, len(self.prompt_ids), self.sampler) if self.fork else self.sampler
+
+    def kind(self, position: int) -> str:
+        """Of this position, whichever run it becomes"""
+        if position not in self.steps:
+            return "prompt"
+        return "scored" if self.scores else "forced" if method_of(self.chooser, position + 1) == "forced" else "generated"
 
     @property
     def steps(self) -> Steps:
@@ -52,10 +65,13 @@ class Order:
         return len(ids) >= self.tokens or (bool(ids) and ids[-1] in self.stop)
 
 
-def scoring(ids: Sequence[int], spans: Sequence[tuple[int, int]], *, nonce: str | None = None) -> Order:
-    """Of a run that scores these stretches of `ids`, [begin, end) each, in one pass; what comes after the last is left out. Raises UsageError."""
+def scoring(
+    ids: Sequence[int], spans: Sequence[tuple[int, int]], *, by: Greedy | Sample | None = None, nonce: str | None = None
+) -> Order:  # fmt: skip
+    """Of a run that scores these stretches of `ids`, [begin, end) each, in one pass; what comes after the last is left out. `by` is the sampler that
+    chose them, where one did. Raises UsageError."""
     ids = tuple(ids[: spans[-1][1]]) if spans else tuple(ids)
-    sampler = Given(ids, tuple((begin, end) for begin, end in spans))
+    sampler = Given(ids, tuple((begin, end) for begin, end in spans), by)
     return Order(ids, sum(end - begin for begin, end in spans), sampler, nonce=nonce)
 
 
@@ -64,13 +80,14 @@ def order_of(anchor: Anchor) -> Order:
     if anchor.tokens < 1:
         raise UsageError(f"anchor: expected at least one token to form, got {anchor.tokens}")
     if anchor.scores:
-        return replace(scoring(anchor.prompt_ids, anchor.sampler["scored"], nonce=anchor.nonce), prompt_text=anchor.prompt_text)
-    return Order(anchor.prompt_ids, anchor.tokens, sampler_of(anchor.sampler), anchor.stop_ids, anchor.prompt_text, anchor.nonce)
+        by = None if anchor.sampler["method"] == FORCED else sampler_of(anchor.sampler)
+        return replace(scoring(anchor.prompt_ids, anchor.sampler["scored"], by=by, nonce=anchor.nonce), prompt_text=anchor.prompt_text)
+    return Order(anchor.prompt_ids, anchor.tokens, sampler_of(anchor.sampler), anchor.stop_ids, anchor.prompt_text, anchor.nonce, anchor.fork)
 
 
 def settings_of(sampler: Sampler) -> dict[str, Any]:
     if isinstance(sampler, Given):
-        return {"method": "forced", "scored": [list(span) for span in sampler.scored]}
+        return (settings_of(sampler.by) if sampler.by else {"method": FORCED}) | {"scored": [list(span) for span in sampler.scored]}
     if isinstance(sampler, Greedy):
         return {"method": "greedy"}
     if not isinstance(sampler, Sample):
@@ -78,7 +95,7 @@ def settings_of(sampler: Sampler) -> dict[str, Any]:
     return {"method": "sample", **asdict(sampler), "seed": str(sampler.seed), "branch": str(sampler.branch)}
 
 
-def sampler_of(settings: Mapping[str, Any]) -> Sampler:
+def sampler_of(settings: Mapping[str, Any]) -> Greedy | Sample:
     """Raises UsageError."""
     if settings["method"] == "greedy":
         return Greedy()

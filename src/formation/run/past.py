@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
 from typing import Any
 
 from formation.model.architecture import Model
 from formation.model.attention import KeyCache
 
 
+@dataclass(frozen=True, eq=False)
+class Mark:
+    """Where a past stood, and what of it later positions overwrite: {layer: state}"""
+
+    ids: tuple[int, ...]
+    states: Mapping[int, Any]
+
+
 class Past:
     """Made by `Engine.past`. `ids` are those whose positions the caches hold; keys of later positions may lie behind them, and count for nothing.
 
     A layer with attention can go back to any position. A delta layer has its last state only: where ids differ from those that it has seen, all
-    begins again at position 0.
+    begins again at position 0, unless somebody has left a mark where they part.
     """
 
     def __init__(self, model: Model) -> None:
@@ -56,3 +66,16 @@ class Past:
         done = min(same, len(ids) - 1)
         can_go_back = all(isinstance(cache, KeyCache) for cache in self._caches)
         return done if can_go_back or done == len(self.ids) else 0
+
+    def mark(self) -> Mark:
+        """For `go_back`, whatever comes after the ids that are here now"""
+        return Mark(tuple(self.ids), {layer: deepcopy(cache) for layer, cache in enumerate(self._caches) if not isinstance(cache, KeyCache)})
+
+    def go_back(self, mark: Mark) -> None:
+        """To where it stood. Raises ValueError if it has not gone on from there."""
+        if tuple(self.ids[: len(mark.ids)]) != mark.ids:
+            raise ValueError("expected a past that went on from its mark, got one that begins otherwise")
+        for layer, state in mark.states.items():
+            cache = self._caches[layer]
+            cache.state[:], cache.tail[:], cache.filled = state.state, state.tail, state.filled
+        self.ids = list(mark.ids)

@@ -1,6 +1,6 @@
-"""One capture-off, cache-free, layer-major pass over ids, in a process of its own: digests of every step's logits and of what every cell keeps.
+"""One capture-off, cache-free, layer-major pass over texts, in a process of its own: digests of every step's logits and of what every cell keeps.
 
-    python -m formation.run.replay < {"checkpoint", "ids", "steps", "memory", "threads"}      > {"logits": […], "cache": [[…]…]}
+    python -m formation.run.replay < {"checkpoint", "texts": [{"ids", "steps"}…], "memory", "threads"}      > [{"logits": […], "cache": [[…]…]}…]
 
 No probe is installed: logits and cache are read after the pass, as they lie. Only the state of a delta layer is gone when the next position comes:
 it is digested as it passes. `ids` end with the last token, which is never stepped; `steps` are the positions of the steps.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ import numpy as np
 from formation.kernels import ops
 from formation.kernels.tensor import F32
 from formation.model.deltanet import DeltaState
+from formation.model.taps import Blind
 from formation.run.child import asked_of_parent
 from formation.run.generate import Engine
 from formation.run.past import Past
@@ -26,10 +27,16 @@ from formation.weights.checkpoint import open_checkpoint
 
 
 class Keeping(Engine):
-    """Keeps hold of the caches of the run it is in, and the digests of states that a cache has left behind."""
+    """Keeps hold of the caches of the pass it is in, and the digests of states that a cache has left behind."""
 
-    caches: list[Any]
-    states: list[dict[int, str]]  # of each layer, by position
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._kept: list[tuple[list[Any], list[dict[int, str]]]] = []  # of each sequence its caches, and of each layer the states by position
+
+    @property
+    def caches(self) -> list[Any]:
+        """Of the last sequence"""
+        return self._kept[-1][0]
 
     def _new_caches(self, positions: int) -> list[Any]:
         return self._followed(super()._new_caches(positions))
@@ -41,18 +48,19 @@ class Keeping(Engine):
         return past
 
     def _followed(self, caches: list[Any]) -> list[Any]:
-        self.caches, self.states = caches, [{} for _ in caches]
-        for cache, states in zip(caches, self.states, strict=True):
+        states: list[dict[int, str]] = [{} for _ in caches]
+        for cache, own in zip(caches, states, strict=True):
             if isinstance(cache, DeltaState):
-                cache.follow = follower(states)
+                cache.follow = follower(own)
+        self._kept.append((caches, states))
         return caches
 
-    def kept(self, positions: int) -> list[list[str]]:
-        """Digest of what each layer keeps of each position"""
+    def kept(self, positions: int, number: int = -1) -> list[list[str]]:
+        """Digest of what each layer keeps of each position of a sequence"""
         return [
             [states[position] for position in range(positions)] if isinstance(cache, DeltaState)
             else [digest(entry) for entry in ops.cache_load(cache.values, 0, positions)]
-            for cache, states in zip(self.caches, self.states, strict=True)
+            for cache, states in zip(*self._kept[number], strict=True)
         ]  # fmt: skip
 
 
@@ -63,10 +71,12 @@ def follower(states: dict[int, str]) -> Callable[[int, F32, F32], None]:
     return follow
 
 
-def replay(engine: Keeping, ids: Sequence[int], steps: Sequence[int]) -> dict[str, Any]:
-    """{"logits": [digest of each step], "cache": [[digest per position] per layer]} of `ids` but for the last, in one pass."""
-    logits = [digest(step.logits) for step in engine.score(ids, steps)]
-    return {"logits": logits, "cache": engine.kept(len(ids) - 1)}
+def replay(engine: Keeping, texts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Of each text {"logits": [digest of each step], "cache": [[digest per position] per layer]}: of its ids but for the last, in one pass."""
+    found: list[dict[str, Any]] = [{"logits": []} for _ in texts]
+    for number, step in engine.score_together([(text["ids"], text["steps"], Blind()) for text in texts]):
+        found[number]["logits"].append(digest(step.logits))
+    return [each | {"cache": engine.kept(len(text["ids"]) - 1, number)} for number, (each, text) in enumerate(zip(found, texts, strict=True))]
 
 
 def digest(*values: np.ndarray) -> str:
@@ -80,7 +90,7 @@ def digest(*values: np.ndarray) -> str:
 def main() -> int:
     asked = asked_of_parent()
     with Keeping(open_checkpoint(asked["checkpoint"]), memory=asked["memory"], threads=asked["threads"]) as engine:
-        json.dump(replay(engine, asked["ids"], asked["steps"]), sys.stdout)
+        json.dump(replay(engine, asked["texts"]), sys.stdout)
     return 0
 
 

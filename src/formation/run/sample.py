@@ -26,17 +26,34 @@ class Sampler(Protocol):
 
 @dataclass(frozen=True)
 class Given:
-    """The ids of a text that is scored: nothing is chosen. `scored` are the stretches of them that are, [begin, end)."""
+    """The ids of a text that is scored: nothing is chosen. `scored` are the stretches of them that are, [begin, end). Where `by` is known, the
+    sampler that once chose them, it is asked again, and must choose the same."""
 
     ids: tuple[int, ...]
     scored: tuple[tuple[int, int], ...]
+    by: Greedy | Sample | None = None
 
     def __post_init__(self) -> None:
         if problem := spans_problem(self.scored, len(self.ids)):
             raise UsageError(f"scored ids: {problem}")
 
     def choose(self, logits: F32, position: int) -> Choice:
-        return Choice(self.ids[position])
+        return self.by.choose(logits, position) if self.by else Choice(self.ids[position])
+
+
+@dataclass(frozen=True)
+class Forced:
+    """`ids` are given from position `first` on; after them `then` chooses."""
+
+    ids: tuple[int, ...]
+    first: int
+    then: Sampler
+
+    def choose(self, logits: F32, position: int) -> Choice:
+        return Choice(self.ids[position - self.first]) if self.has(position) else self.then.choose(logits, position)
+
+    def has(self, position: int) -> bool:
+        return self.first <= position < self.first + len(self.ids)
 
 
 @dataclass(frozen=True)
@@ -77,6 +94,10 @@ class Sample:
         return Choice(draw.id, draw)
 
 
-def method_of(sampler: Sampler) -> str:
-    """As the ledger names it"""
-    return "greedy" if isinstance(sampler, Greedy) else "forced" if isinstance(sampler, Given) else "sample"
+def method_of(sampler: Sampler, position: int) -> str:
+    """How the token at `position` comes, as the ledger names it"""
+    if isinstance(sampler, Forced):
+        return "forced" if sampler.has(position) else method_of(sampler.then, position)
+    if isinstance(sampler, Given):
+        return method_of(sampler.by, position) if sampler.by else "forced"
+    return "greedy" if isinstance(sampler, Greedy) else "sample"
