@@ -1,4 +1,4 @@
-"""`formation bench --replay`: what a cache would have held of a recorded run's experts."""
+"""`formation bench`: what streaming costs here; `--replay`: what a cache would have held of a recorded run's experts."""
 
 from __future__ import annotations
 
@@ -54,3 +54,40 @@ def test_a_wrong_option_is_refused_by_name(bundle: Path, capsys, more, code, sai
 def test_what_is_no_bundle_is_refused(tmp_path: Path, capsys):
     assert 3 == main(["bench", "--replay", str(tmp_path / "none.ofb")])
     assert "expected a bundle" in capsys.readouterr().err
+
+
+def test_a_checkpoint_is_measured_and_its_figures_fit_together(k25_folder: Path, capsys):
+    asked = ["bench", str(k25_folder), "--memory", "2MiB", "--rounds", "1", "--tokens", "3", "--positions", "4", "--threads", "1"]
+    assert 0 == main([*asked, "--json"])
+    facts = json.loads(capsys.readouterr().out)
+    (found,), decode = facts["rounds"], facts["decode"]
+    tokens = found["tokens"]
+    assert 3 == len(tokens) and not facts["interrupted"] and 2 == len(facts["prefills"])
+    read, seconds = sum(token["disk_bytes"] for token in tokens), sum(token["seconds"] for token in tokens)
+    assert (read / 3, read / seconds / found["raw"]) == (decode["bytes_per_token"], decode["share_of_raw"])
+    assert 0 < decode["read_over_floor"] and 0 <= decode["wasted_share"] < 1 and 0 <= decode["waiting_share"] <= 1
+    assert 12 * 3 == sum(token["expert_uses"] for token in tokens)  # four experts in each of three layers
+    assert {"seconds_per_token_off", "seconds_per_token_on", "added"} == facts["capture"].keys()
+    assert [2 << 20] == [p["budget"] for p in facts["prediction"]]
+
+
+def test_the_table_says_every_figure_and_what_guessing_did(k25_folder: Path, capsys):
+    assert 0 == main(["bench", str(k25_folder), "--memory", "2MiB", "--rounds", "1", "--tokens", "2", "--no-guess", "--no-capture"])
+    out = capsys.readouterr().out
+    for words in ("raw disk", "whole token", "of the floor", "0.0% of the bytes read, and 0.0%", "waiting", "peak resident", "all 4 layers"):
+        assert words in out
+    assert "recording" not in out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "bench: expected CKPT or --replay, got none"),
+        (["CKPT", "--replay", "x.ofb"], "bench: expected CKPT or --replay, got both"),
+        (["CKPT", "--slots", "3"], "bench: expected --policies and --slots with --replay"),
+        (["CKPT", "--rounds", "0"], "of 1 or more, got less"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(k25_folder: Path, capsys, words, said):
+    assert 2 == main(["bench", *(str(k25_folder) if word == "CKPT" else word for word in words)])
+    assert said in capsys.readouterr().err

@@ -55,7 +55,7 @@ def prepare(
     later: bool = False,
 ) -> Recorder:  # fmt: skip
     """`rows`: where they go and their mode; `first`: a resumed run's first position"""
-    engine._prepare(len(IDS), len(IDS))
+    engine.prepare(len(IDS), len(IDS))
     shape, router = engine.model.shape, engine.model.moe.router
     sidecars = Sidecars(*rows, shape, positions=first or None) if rows else None
     kinds = [engine.model.kind(layer) for layer in range(shape.layers)]

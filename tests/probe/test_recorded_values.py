@@ -37,7 +37,7 @@ def run(k25_folder: Path) -> tuple[Recorded, dict[Any, Any]]:
 def lm_head(k25_folder: Path) -> tuple[np.ndarray, np.ndarray, float]:
     """W [V, D], g [D], eps, all binary64"""
     with formation.Engine(formation.open(k25_folder), memory="24MiB") as engine:
-        engine._prepare(4, 1)
+        engine.prepare(4, 1)
         with engine._executor.stream.use(("head",)) as tensors:
             use = Modules(tensors, engine.model.prefix, 1)
             g = use.vector("model.norm.weight").astype(np.float64)

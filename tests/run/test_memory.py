@@ -39,7 +39,7 @@ engine = formation.Engine(formation.open(folder), memory=budget, threads=2, gues
 ops.isa()
 idle = resident_bytes("VmRSS")
 plan = engine.plan(prompt + tokens - 1)
-stream = engine._prepare(prompt + tokens - 1, 1).stream
+stream = engine.prepare(prompt + tokens - 1, 1).stream
 uses, passes, log = [], [], stream.events
 stream.events = lambda event: log(event) or uses.append([list(event.key), event.tier, event.bytes])
 for step in engine.generate([37 * i % 8192 for i in range(prompt)], tokens):

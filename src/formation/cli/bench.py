@@ -1,34 +1,159 @@
-"""Measure what streaming costs here; --replay: how many of a recorded run's experts a cache of some size would have held, by policy."""
+"""Measure what streaming a checkpoint costs here: prefill, whole tokens beside the raw disk of the same minute, recording beside not recording.
+
+With --replay instead: how many of a recorded run's experts a cache of some size would have held, by policy.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from formation.cli.options import add_json
+from formation.cli.options import add_json, add_machine
+from formation.cli.speech import LiveText, say
 
 if TYPE_CHECKING:
     from formation.weights.residency import Access
 
 HELP = "what streaming costs on this machine"
 OPTIMUM = "optimum"
+POLICIES = "lru,lfu,segmented,optimum"
 SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2)  # of all routed experts
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--replay", type=Path, required=True, metavar="NAME.ofb", help="a recorded run, whose routes are replayed")
-    parser.add_argument("--policies", default="lru,lfu,segmented,optimum", metavar="A,B", help="which (default: all of lru,lfu,segmented,optimum)")
+    parser.add_argument("checkpoint", nargs="?", metavar="CKPT", help="folder with the weights to measure")
+    parser.add_argument("--tokens", type=int, default=8, metavar="N", help="counted tokens of a round (default 8)")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="figures are their medians (default 3)")
+    parser.add_argument("--positions", type=int, default=32, metavar="N", help="of the prompt (default 32)")
+    parser.add_argument("--reader-threads", type=int, default=4, metavar="N", help="that read (default 4)")
+    parser.add_argument("--no-guess", action="store_true", help="read no expert before a router has chosen it")
+    parser.add_argument("--no-capture", action="store_true", help="leave out the comparison of recording with not recording")
+    parser.add_argument("--replay", type=Path, metavar="NAME.ofb", help="a recorded run, whose routes are replayed; nothing is measured")
+    parser.add_argument("--policies", metavar="A,B", help=f"which to replay (default: all of {POLICIES})")
     words = "experts that fit, once for each column (default: a sixteenth, an eighth, a quarter and half of them)"
     parser.add_argument("--slots", type=int, action="append", metavar="N", help=words)
+    add_machine(parser)
     add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    facts = compared(args.replay, _policies(args.policies), args.slots)
-    print(json.dumps(facts) if args.json else table(facts))
+    from formation.errors import UsageError
+
+    if (args.checkpoint is None) == (args.replay is None):
+        raise UsageError(f"bench: expected CKPT or --replay, got {'both' if args.replay else 'none'}")
+    if args.replay is None and (args.policies or args.slots):
+        raise UsageError("bench: expected --policies and --slots with --replay, got them without")
+    if args.replay is not None:
+        facts = compared(args.replay, _policies(args.policies or POLICIES), args.slots)
+        print(json.dumps(facts) if args.json else table(facts))
+        return 0
+    facts = measured(args)
+    print(json.dumps(facts) if args.json else "\n".join(lines(facts)))
     return 0
+
+
+# ---- a checkpoint
+
+
+def measured(args: argparse.Namespace) -> dict[str, Any]:
+    """Raises UsageError, and what opening and running a checkpoint raises."""
+    import formation
+    from formation.errors import UsageError
+    from formation.run.bench import Trial, measure
+
+    trial = Trial(args.tokens, args.rounds, args.positions, args.reader_threads)
+    if min(trial.tokens, trial.rounds, trial.prompt, trial.reader_threads) < 1:
+        raise UsageError("bench: expected --tokens, --rounds, --positions and --reader-threads of 1 or more, got less")
+    checkpoint = formation.open(args.checkpoint)
+    say("reads the disk alone, then tokens, by turns; Ctrl-C ends it after the last whole round")
+    with LiveText(trial.steps, echo=False) as live:
+        facts = measure(checkpoint, trial, memory=args.memory, threads=args.threads, guess=not args.no_guess, progress=live.progress)
+    if not args.no_capture and not facts["interrupted"]:
+        facts["capture"] = capture_cost(args, checkpoint, trial)
+    return facts
+
+
+def capture_cost(args: argparse.Namespace, checkpoint: Any, trial: Any) -> dict[str, float]:
+    """Seconds of a token, the median, in a run without recording and in one with, one after the other, parity left out"""
+    import tempfile
+    import time
+    from itertools import pairwise
+    from statistics import median
+
+    from formation.ledger.progress import Watch
+    from formation.recording import Means, begin
+    from formation.run.order import Order
+    from formation.run.sample import Sample
+
+    times: list[float] = []
+    order = Order(tuple(range(1, trial.prompt + 1)), trial.tokens + 2, Sample(temperature=1.0, seed=1))
+    means = Means(args.memory, args.threads, parity="none", on_step=lambda step: times.append(time.monotonic()), guess=not args.no_guess)
+    with means.engine(checkpoint) as engine:
+        for _ in engine.generate(order.prompt_ids, order.tokens, order.sampler):
+            times.append(time.monotonic())
+    off = median(after - before for before, after in pairwise(times[1:]))
+    times.clear()
+    with tempfile.TemporaryDirectory(prefix="formation-bench-") as folder:
+        begin(checkpoint, order, Watch("standard", "minimal", "boundaries"), Path(folder) / "run.ofb", means)
+    on = median(after - before for before, after in pairwise(times[1:]))
+    return {"seconds_per_token_off": off, "seconds_per_token_on": on, "added": on / off - 1}
+
+
+def lines(facts: dict[str, Any]) -> Iterator[str]:
+    from formation.run.machine import show_bytes
+
+    m, c, b = (facts[name] for name in ("machine", "checkpoint", "budget"))
+    yield f"checkpoint        {show_bytes(c['bytes'])}, {c['layers']} layers, {c['experts']} experts"
+    yield f"memory            {show_bytes(m['memory'])}, budget {show_bytes(b['bytes'])}"
+    yield (
+        f"machine           {m['threads']} threads ({m['isa']}), {m['reader_threads']} readers of {m['block_bytes'] >> 20} MiB; "
+        + (m["advice"] or "direct reads")
+    )
+    ahead = "unknown" if m["read_ahead_kb"] is None else m["read_ahead_kb"]
+    yield f"                  read_ahead_kb {ahead}; page cache {m['page_cache']}"
+    yield f"plan              {b['resident_parts']} of {b['parts']} always-needed parts stay, {show_bytes(b['expert_cache_bytes'])} for experts"
+    yield f"peak resident     idle + {show_bytes(b['grown_bytes'])} = {b['grown_over_budget']:.3f} of the budget"
+    for p, note in zip(facts["prefills"], ("memory touched first", "again, after decoding"), strict=False):
+        yield (
+            f"prefill           {p['positions']} positions in {p['seconds']:.2f} s: {p['tokens_per_second']:.2f} tokens/s, "
+            f"{show_bytes(p['bytes'])} at {p['bytes_per_second'] / 1e9:.2f} GB/s (raw {p['raw_bytes_per_second'] / 1e9:.2f}), "
+            f"waiting {p['waiting_share']:.0%}; {note}"
+        )
+    if facts["interrupted"]:
+        yield f"interrupted       after {len(facts['rounds'])} rounds"
+    if "decode" in facts:
+        yield from decode_lines(facts)
+    if "capture" in facts:
+        cost = facts["capture"]
+        off, on = cost["seconds_per_token_off"], cost["seconds_per_token_on"]
+        yield f"recording         {off:.3f} s a token without, {on:.3f} s with, {cost['added']:+.1%}; one run each"
+
+
+def decode_lines(facts: dict[str, Any]) -> Iterator[str]:
+    from formation.run.machine import show_bytes
+
+    d, rounds = facts["decode"], facts["rounds"]
+    yield f"decode            medians of {len(rounds)} rounds of {len(rounds[0]['tokens'])} tokens, drawn at random"
+    yield f"  raw disk        {d['raw_bytes_per_second'] / 1e9:.3f} GB/s"
+    yield f"  whole token     {d['whole_token_bytes_per_second'] / 1e9:.3f} GB/s, {d['share_of_raw']:.1%} of raw; {d['seconds_per_token']:.3f} s"
+    yield f"  read per token  {show_bytes(d['bytes_per_token'])}, {d['read_over_floor']:.4f} of the floor"
+    yield f"  guessed         {d['guessed_share']:.1%} of the bytes read, and {d['wasted_share']:.1%} read on guesses that were wrong"
+    yield f"  experts         {d['expert_hit_share']:.1%} of those used were in memory"
+    yield (
+        f"  waiting         {d['waiting_share']:.1%} of the time ({d['waiting_for_experts_share']:.1%} for experts), "
+        f"computing {1 - d['waiting_share']:.1%}, {1000 * d['seconds_computing']:.1f} ms a token"
+    )
+    for p in facts["prediction"]:
+        yield (
+            f"  all {p['layers']} layers".ljust(18) + f"budget {show_bytes(p['budget'])}: {show_bytes(p['bytes_per_token'])} a token, "
+            f"{p['seconds_per_token']:.2f} s when no expert is cached"
+        )
+
+
+# ---- the routes of a recorded run
 
 
 def _policies(text: str) -> list[str]:

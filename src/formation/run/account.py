@@ -31,6 +31,7 @@ class Reads:
     """
 
     disk_bytes: int
+    mirror_bytes: int  # of these, those that mirrors of the checkpoint gave
     unused_bytes: int
     guessed_bytes: int  # of the parts' disk bytes, those read on a guess that was right
     guessed_unused_bytes: int  # of the unused bytes, those of guesses that were wrong
@@ -69,7 +70,7 @@ class ReadLog:
         rows = PartReads("embedding", disk_bytes=account.row_bytes, disk_uses=1, seconds_waited=self._seconds_for_rows)
         parts, shards = self._parts, self._shards
         self._parts, self._shards, self._seconds_for_rows = {}, set(), 0.0
-        disk = (account.disk_bytes, account.unused_bytes, account.guessed_bytes, account.guessed_unused_bytes)
+        disk = (account.disk_bytes, account.mirror_bytes, account.unused_bytes, account.guessed_bytes, account.guessed_unused_bytes)
         return Reads(*disk, (rows, *parts.values()), tuple(sorted(shards)))
 
     def _add(self, event: ReadEvent) -> None:

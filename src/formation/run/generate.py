@@ -102,7 +102,7 @@ class Engine:
         self.probe_bytes: Callable[[int], int] | None = None
         self.idle: Callable[[], bool] | None = None
         self._reader_threads = reader_threads
-        self._guess = guess
+        self.guess = guess
         parts = check_tensors(self.model, checkpoint)
         if guess:
             keys = [("router", layer) for layer in self.model.shape.expert_layers()]
@@ -155,7 +155,7 @@ class Engine:
         """
         self.check_prompt(ids, 0)
         probe = together(self.probe, observe, self.model)
-        executor = self._prepare(len(ids), len(ids))
+        executor = self.prepare(len(ids), len(ids))
         return executor.forward([Stretch(ids, 0, self._new_caches(len(ids)), probe)], rows=len(ids))
 
     def score(self, ids: Sequence[int], positions: Sequence[int]) -> Iterator[Step]:
@@ -168,7 +168,7 @@ class Engine:
         for ids, _, _ in texts:
             self.check_prompt(ids[:-1], 0)
         lengths = [len(ids) - 1 for ids, _, _ in texts]
-        executor = self._prepare(sum(lengths), min(sum(len(positions) for _, positions, _ in texts), HEAD_ROWS), lengths=lengths)
+        executor = self.prepare(sum(lengths), min(sum(len(positions) for _, positions, _ in texts), HEAD_ROWS), lengths=lengths)
         executor.stream.idle = self.idle
         executor.reads.take()  # what came before belongs to other calls
         began = time.monotonic()
@@ -203,7 +203,7 @@ class Engine:
         lengths = [len(each.ids) + each.tokens - 1 for each in wanted]
         if past is not None:
             lengths = [self._capacity(lengths[0], past)]
-        executor = self._prepare(sum(lengths), len(wanted), past, lengths=lengths)
+        executor = self.prepare(sum(lengths), len(wanted), past, lengths=lengths)
         executor.stream.idle = self.idle
         growing = [_Growing(each, past or Past(self.model), length) for each, length in zip(wanted, lengths, strict=True)]
         executor.reads.take()  # what came before belongs to other calls
@@ -252,8 +252,8 @@ class Engine:
             return self.plan(past.roomy(positions), 1, past).positions
         return positions
 
-    def _prepare(self, positions: int, logit_rows: int, past: Past | None = None, *, lengths: Sequence[int] = ()) -> Executor:
-        """The executor, with a weight stream small enough to leave room for this many positions."""
+    def prepare(self, positions: int, logit_rows: int, past: Past | None = None, *, lengths: Sequence[int] = ()) -> Executor:
+        """The executor, with a weight stream small enough to leave room for this many positions. A pass prepares itself: this is for measuring."""
         plan = self.plan(positions, logit_rows, past, lengths=lengths)
         current = self._executor
         if current and current.stream.budget_bytes <= plan.stream_bytes:  # it leaves room enough, and its caches are warm
@@ -261,7 +261,7 @@ class Engine:
             return current
         self.close()
         stream = WeightStream(self.checkpoint, self._units, plan.stream_bytes, self._reader_threads)
-        self._executor = Executor(self.model, stream, plan, threads=self.threads, progress=self.progress, guess=self._guess)
+        self._executor = Executor(self.model, stream, plan, threads=self.threads, progress=self.progress, guess=self.guess)
         return self._executor
 
     def check_prompt(self, ids: Sequence[int], new: int) -> None:

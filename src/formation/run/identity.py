@@ -6,6 +6,7 @@ import hashlib
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from formation.errors import EvidenceError
@@ -78,10 +79,29 @@ def contract_document() -> dict[str, Any]:
 
 
 def host_document(engine: Engine) -> dict[str, Any]:
-    """The machine, declared: nothing of it decides a bit of the ledger."""
-    memory, system = machine.memory(), machine.file_system(engine.checkpoint.path)
+    """The machine that begins a recording, declared: nothing of it decides a bit of the ledger."""
+    return {**machine_of(engine), "resumed": []}
+
+
+def host_of_resumed(host: dict[str, Any], engine: Engine, lines: int) -> dict[str, Any]:
+    """The same once a recording with so many lines goes on here. A machine that went on and wrote no line is not kept: it recorded nothing.
+    Nor is one that is what the last one was."""
+    here, resumed = machine_of(engine), [each for each in host["resumed"] if each["from_line"] < lines]
+    last = resumed[-1] if resumed else host
+    if {name: last[name] for name in here} == here:
+        return {**host, "resumed": resumed}
+    return {**here, "resumed": []} if lines == 0 else {**host, "resumed": [*resumed, {**here, "from_line": lines}]}
+
+
+def machine_of(engine: Engine) -> dict[str, Any]:
     return {
         "formation": __version__, "python": platform.python_version(), "system": platform.platform(), "kernels": ops.isa(),
-        "cores": machine.cores(), "threads": engine.threads, "memory_bytes": memory.total_bytes, "memory_budget_bytes": engine.budget,
-        "kv_cache": engine.keep_cache, "file_system": {"kind": system.kind, "source": system.source},
+        "cores": machine.cores(), "threads": engine.threads, "memory_bytes": machine.memory().total_bytes, "memory_budget_bytes": engine.budget,
+        "kv_cache": engine.keep_cache, "guess": engine.guess, "file_system": file_system(engine.checkpoint.path),
+        "mirrors": [file_system(folder) for folder in engine.checkpoint.mirrors],
     }  # fmt: skip
+
+
+def file_system(folder: Path) -> dict[str, str]:
+    found = machine.file_system(folder)
+    return {"kind": found.kind, "source": found.source}

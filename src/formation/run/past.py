@@ -71,9 +71,13 @@ class Past:
         """For `go_back`, whatever comes after the ids that are here now"""
         return Mark(tuple(self.ids), {layer: deepcopy(cache) for layer, cache in enumerate(self._caches) if not isinstance(cache, KeyCache)})
 
+    def holds(self, mark: Mark) -> bool:
+        """Whether it has gone on from there, and not been elsewhere since"""
+        return tuple(self.ids[: len(mark.ids)]) == mark.ids
+
     def go_back(self, mark: Mark) -> None:
-        """To where it stood. Raises ValueError if it has not gone on from there."""
-        if tuple(self.ids[: len(mark.ids)]) != mark.ids:
+        """To where it stood. Raises ValueError for a mark that it does not hold."""
+        if not self.holds(mark):
             raise ValueError("expected a past that went on from its mark, got one that begins otherwise")
         for layer, state in mark.states.items():
             cache = self._caches[layer]

@@ -1,6 +1,7 @@
 """One capture-off, cache-free, layer-major pass over texts, in a process of its own: digests of every step's logits and of what every cell keeps.
 
-    python -m formation.run.replay < {"checkpoint", "texts": [{"ids", "steps"}…], "memory", "threads"}      > [{"logits": […], "cache": [[…]…]}…]
+    python -m formation.run.replay < {"checkpoint", "mirrors", "texts": [{"ids", "steps"}…], "memory", "threads"}
+                                   > [{"logits": […], "cache": [[…]…]}…]
 
 No probe is installed: logits and cache are read after the pass, as they lie. Only the state of a delta layer is gone when the next position comes:
 it is digested as it passes. `ids` end with the last token, which is never stepped; `steps` are the positions of the steps.
@@ -23,7 +24,7 @@ from formation.model.taps import Blind
 from formation.run.child import asked_of_parent
 from formation.run.generate import Engine
 from formation.run.past import Past
-from formation.weights.checkpoint import open_checkpoint
+from formation.weights.mirror import open_mirrored
 
 
 class Keeping(Engine):
@@ -89,7 +90,7 @@ def digest(*values: np.ndarray) -> str:
 
 def main() -> int:
     asked = asked_of_parent()
-    with Keeping(open_checkpoint(asked["checkpoint"]), memory=asked["memory"], threads=asked["threads"]) as engine:
+    with Keeping(open_mirrored(asked["checkpoint"], asked["mirrors"]), memory=asked["memory"], threads=asked["threads"]) as engine:
         json.dump(replay(engine, asked["texts"]), sys.stdout)
     return 0
 

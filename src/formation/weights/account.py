@@ -25,6 +25,7 @@ class ReadAccount:
     """
 
     disk_bytes: int = 0
+    mirror_bytes: int = 0  # of the disk bytes, those that a mirror gave
     disk_uses: int = 0
     cache_uses: int = 0
     used_bytes: int = 0  # read for a use, counted at that use

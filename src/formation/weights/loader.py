@@ -15,7 +15,7 @@ from collections.abc import Callable
 from formation.errors import ReadError
 from formation.weights.arena import Slot
 from formation.weights.layout import Block, Layout
-from formation.weights.reader import Reader
+from formation.weights.reader import Got, Reader
 
 PATIENCE = 600.0  # seconds: a hard-mounted server may take minutes to come back, and then the run goes on
 GRACE = 0.1  # seconds
@@ -26,7 +26,7 @@ class Load:
     """The filling of one slot. It has ended when no block is left and none is in flight; `error` says why it failed, `dropped` that nobody wants
     it any more: what had not begun was not read."""
 
-    __slots__ = ("blocks", "bytes_read", "dropped", "error", "in_flight", "slot", "then")
+    __slots__ = ("blocks", "bytes_read", "dropped", "error", "in_flight", "mirror_bytes", "slot", "then")
 
     def __init__(self, layout: Layout, slot: Slot, then: Callable[[], None] | None = None) -> None:
         """`then` is called once, with the lock held, when the load has ended."""
@@ -34,6 +34,7 @@ class Load:
         self.blocks = deque(layout.blocks())
         self.in_flight = 0
         self.bytes_read = 0
+        self.mirror_bytes = 0  # of these, those that did not come from the checkpoint's own folder
         self.error: Exception | None = None
         self.dropped = False
         self.then = then
@@ -113,7 +114,7 @@ class Loader:
             try:
                 got, error = self._reader.read(block, load.slot.view), None
             except Exception as caught:  # raised again, in the thread that waits for this load
-                got, error = 0, caught
+                got, error = Got(0, 0), caught
             self._finish(load, got, error)
 
     def _next(self) -> tuple[Load, Block] | None:
@@ -143,14 +144,15 @@ class Loader:
             self._early.append(load)
         return load
 
-    def _finish(self, load: Load, got: int, error: Exception | None) -> None:
+    def _finish(self, load: Load, got: Got, error: Exception | None) -> None:
         with self.lock:
             if self._left:
                 return  # long after the end: nobody knows this load any more
             del self._reading[threading.get_ident()]
             self._news = time.monotonic()
             load.in_flight -= 1
-            load.bytes_read += got
+            load.bytes_read += got.bytes
+            load.mirror_bytes += got.bytes if got.place else 0
             if error is not None:
                 load.error = load.error or error
                 load.blocks.clear()

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from formation.errors import CheckpointError, ReadError
-from formation.weights.checkpoint import Checkpoint, Copy, Shard
+from formation.weights.checkpoint import Checkpoint, Copy, Shard, open_checkpoint
 from formation.weights.header import FileIdentity, read_header_bytes
 
 PIECES, PIECE_BYTES = 8, 1 << 16  # of each copy
@@ -34,6 +34,12 @@ def with_mirrors(checkpoint: Checkpoint, folders: Sequence[str | Path]) -> Check
         if not any(copy.place == place for shard in shards for copy in shard.copies):
             raise CheckpointError(f"{folder}: expected a mirror with shards such as {shards[0].file}, got none of them")
     return replace(checkpoint, shards=tuple(shards), mirrors=tuple(mirrors))
+
+
+def open_mirrored(path: str | Path, mirrors: Sequence[str | Path]) -> Checkpoint:
+    """The checkpoint in `path`, with its mirrors if there are any. Raises CheckpointError, HeaderError, ReadError."""
+    opened = open_checkpoint(path)
+    return with_mirrors(opened, mirrors) if mirrors else opened
 
 
 def _copies(shard: Shard, folders: Sequence[Path]) -> Iterator[Copy]:

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from formation.errors import ReadError
 from formation.weights.checkpoint import Checkpoint, Copy, Shard
@@ -43,6 +43,13 @@ class OpenFile:
     copy: Copy
     descriptor: int
     direct: bool
+
+
+class Got(NamedTuple):
+    """How many bytes of a block came, and from which of the reader's places."""
+
+    bytes: int
+    place: int
 
 
 class Place:
@@ -100,8 +107,8 @@ class Reader:
         failed = [f"{place.folder} is not read any more: {place.failure}" for place in self.places if place.failure]
         return "; ".join([*failed, *([] if self.mode == "direct" else [BUFFERED_ADVICE])]) or None
 
-    def read(self, block: Block, slot: memoryview) -> int:
-        """Fill the block's part of the slot and return the bytes read, fewer than its length only where the file ends.
+    def read(self, block: Block, slot: memoryview) -> Got:
+        """Fill the block's part of the slot and say how many bytes came, fewer than its length only where the file ends, and where from.
 
         Raises ReadError, which names the tensor, the file and the offset.
         """
@@ -109,7 +116,7 @@ class Reader:
         while True:
             copy = self._nearest(self._shards[block.extent.file], block.length)
             try:
-                return self._read_from(copy, block, view)
+                return Got(self._read_from(copy, block, view), copy.place)
             except ReadError as error:
                 if not isinstance(error.__cause__, OSError) or not self._elsewhere(copy, block, error):
                     raise

@@ -72,7 +72,7 @@ class RowReader:
             with self._loader.lock:
                 self._loader.demand(load)
                 self._loader.wait(load)
-                self._tally.add(disk_bytes=load.bytes_read, row_bytes=load.bytes_read)
+                self._tally.add(disk_bytes=load.bytes_read, mirror_bytes=load.mirror_bytes, row_bytes=load.bytes_read)
         except BaseException:
             self._slot = None  # bytes may still be landing in it: it is never used again
             raise

@@ -1,10 +1,12 @@
-"""How fast a checkpoint's own disk is: random reads of its shards, with the block size and the depth of a run."""
+"""How fast a checkpoint's own disk is: random reads of its shards, with the block size and the depth of a run; and what decides about it here."""
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
+from pathlib import Path
 
 from formation.weights.arena import Slot
 from formation.weights.checkpoint import Checkpoint
@@ -40,3 +42,23 @@ def _read_at_random(checkpoint: Checkpoint, reader: Reader, seed: int, until: fl
         begin = chosen.randint(0, last) * ALIGN
         extent = Extent(shard.file, begin, begin + BLOCK_BYTES, 0, (first[shard.file],))
         reader.read(Block(extent, begin, BLOCK_BYTES, 0), slot.view)
+
+
+def drop_page_cache(checkpoint: Checkpoint) -> str:
+    """What this system offers, in words"""
+    if not hasattr(os, "posix_fadvise"):
+        return "kept: this system cannot drop it"
+    for shard in checkpoint.shards:
+        with shard.path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return "dropped with POSIX_FADV_DONTNEED on every shard"
+
+
+def read_ahead_kb(folder: Path) -> int | None:
+    """Of the folder's disk; None where the system does not say"""
+    device = folder.stat().st_dev
+    path = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/bdi/read_ahead_kb")
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None

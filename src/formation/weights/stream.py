@@ -310,7 +310,7 @@ class WeightStream:
         assert load is not None
         resident.load = None
         resident.unused_bytes = load.bytes_read
-        self._tally.add(disk_bytes=load.bytes_read)
+        self._tally.add(disk_bytes=load.bytes_read, mirror_bytes=load.mirror_bytes)
         if load.error is None and not load.dropped:
             self._fill(resident)
             self._cache.settle(resident)
