@@ -2,11 +2,11 @@
 
     PYTHONPATH=src python benchmarks/kernels.py [--threads 1 2] [--rows 1 4 16 64 256] [--seconds 0.3]
 
-One line for each shape, kind, number of rows and number of threads: the median of many rounds in milliseconds, the median and the
-fastest in billions of multiply-adds per second, and the fastest as a share of the peak of separate multiplies and adds, which is
-measured again before every shape. The rounds go through enough copies of the weights that they do not stay in the caches next to the
-cores. Weights are random bytes: the figures are about speed, not results. It does not know what else the machine is doing: run it on
-an idle one, and compare figures of one run only.
+One line for each shape, kind, number of rows and number of threads: multiply-adds for each stored byte of the weights, the median of many rounds in
+milliseconds, the median and the fastest in billions of multiply-adds per second, and the fastest as a share of the roof: what separate multiplies and
+adds can do here, or, if that is less, what reading the weights from memory once leaves possible. Both are measured again before every shape. The
+rounds go through enough copies of the weights that they do not stay in the caches next to the cores. Weights are random bytes: the figures are
+about speed, not results. It does not know what else the machine is doing: run it on an idle one, and compare figures of one run only.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 from statistics import median
@@ -62,11 +63,35 @@ long long multiply_adds(long long rounds) {
   for (int i = 0; i < SUMS; i++) sink[i] = sums[i];
   return rounds * SUMS * VL;
 }
+/* Bytes read: all of them, once, in the order they lie. */
+long long read_all(const fv *data, long long vectors) {
+  fv sums[SUMS] = {};
+  for (long long k = 0; k + SUMS <= vectors; k += SUMS)
+    _Pragma("GCC unroll 16") for (int i = 0; i < SUMS; i++) sums[i] = sums[i] + data[k + i];
+  for (int i = 0; i < SUMS; i++) sink[i] = sums[i];
+  return vectors * (long long)sizeof *data;
+}
 """
+MEMORY_BYTES = 256 << 20  # read by each thread, more than any cache holds
 
 
-def build_peak() -> Callable[[int], int] | None:
-    """The loop of PEAK_SOURCE; None, and said so, without a C compiler."""
+@dataclass(frozen=True)
+class Roof:
+    """What this processor could do on so many threads: billions of separate multiplies and adds, and of bytes from memory, per second."""
+
+    macs: float
+    bytes: float
+
+    def at(self, macs: int, stored: int) -> float:
+        """Billions of multiply-adds per second that a product with so many stored bytes of weights could reach, each read once"""
+        return min(self.macs, self.bytes * macs / stored)
+
+
+Roofs = dict[int, Roof]  # by the number of threads
+
+
+def build_peak() -> ctypes.CDLL | None:
+    """The loops of PEAK_SOURCE; None, and said so, without a C compiler."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         print("peak: skipped, no C compiler found")
@@ -76,22 +101,37 @@ def build_peak() -> Callable[[int], int] | None:
         source.write_text(PEAK_SOURCE)
         flags = ["-O3", "-march=native", "-ffp-contract=off", "-Wno-psabi", "-shared", "-fPIC"]
         subprocess.run([compiler, *flags, str(source), "-o", str(library)], check=True)
-        function = ctypes.CDLL(str(library)).multiply_adds
-    function.argtypes, function.restype = [ctypes.c_longlong], ctypes.c_longlong
-    return function
+        loops = ctypes.CDLL(str(library))
+    loops.multiply_adds.argtypes, loops.multiply_adds.restype = [ctypes.c_longlong], ctypes.c_longlong
+    loops.read_all.argtypes, loops.read_all.restype = [ctypes.c_void_p, ctypes.c_longlong], ctypes.c_longlong
+    return loops
 
 
-def measure_peak(function: Callable[[int], int] | None, threads: Sequence[int]) -> dict[int, float]:
-    """Billions of separate multiplies and adds per second on so many threads, the most of five rounds; printed."""
-    peak = {count: max(peak_round(function, count) for _ in range(5)) for count in threads} if function else {}
-    print("".join(f"peak on {count} threads: {value:.1f} GMAC/s\n" for count, value in peak.items()), end="", flush=True)
-    return peak
+def measure_roofs(loops: ctypes.CDLL | None, threads: Sequence[int]) -> Roofs:
+    """The most of five rounds; printed."""
+    if loops is None:
+        return {}
+    found = {count: Roof(*(max(once(loops, count) for _ in range(5)) for once in (peak_round, memory_round))) for count in threads}
+    for count, roof in found.items():
+        print(f"roof on {count} threads: {roof.macs:.1f} GMAC/s, {roof.bytes:.1f} GB/s from memory", flush=True)
+    return found
 
 
-def peak_round(function: Callable[[int], int], threads: int) -> float:
-    with ThreadPoolExecutor(threads) as pool:
+def peak_round(loops: ctypes.CDLL, threads: int) -> float:
+    return together([lambda: loops.multiply_adds(10_000_000)] * threads)
+
+
+def memory_round(loops: ctypes.CDLL, threads: int) -> float:
+    data = np.ones(threads * MEMORY_BYTES // 4, np.float32).reshape(threads, -1)
+    vector = 64 if ops.isa() == "avx512" else 32 if ops.isa() == "avx2" else 16
+    return together([lambda part=part: loops.read_all(part.ctypes.data, part.nbytes // vector) for part in data])
+
+
+def together(work: Sequence[Callable[[], int]]) -> float:
+    """Billions per second of what they count, each on a thread of its own"""
+    with ThreadPoolExecutor(len(work)) as pool:
         start = time.perf_counter()
-        done = sum(pool.map(function, [10_000_000] * threads))
+        done = sum(pool.map(lambda one: one(), work))
         return done / (time.perf_counter() - start) / 1e9
 
 
@@ -126,14 +166,20 @@ def timed(call: Callable[[], object], seconds: float) -> list[float]:
     return rounds
 
 
-def report(what: str, kind: str, shape: str, rows: int, threads: int, macs: int, rounds: list[float], peak: dict[int, float]) -> None:
+def report(what: str, kind: str, shape: str, rows: int, threads: int, size: tuple[int, int], rounds: list[float], roofs: Roofs) -> None:
+    """`size`: multiply-adds, and stored bytes of the weights"""
+    macs, stored = size
     middle, speed = median(rounds), macs / min(rounds) / 1e9
-    share = f"{speed / peak[threads]:7.0%}" if threads in peak else "      -"
+    share = f"{speed / roofs[threads].at(macs, stored):7.0%}" if threads in roofs else "      -"
     figures = f"{middle * 1e3:9.3f} {macs / middle / 1e9:8.1f} {speed:8.1f} {share}"
-    print(f"{what:<19} {kind:<11} {shape:>10} {rows:5d} {threads:7d} {figures}", flush=True)
+    print(f"{what:<19} {kind:<11} {shape:>10} {rows:5d} {threads:7d} {macs / stored:7.1f} {figures}", flush=True)
 
 
-def bench_shape(shape: tuple[str, Kind, int, int], options: argparse.Namespace, peak: dict[int, float]) -> None:
+def stored_bytes(weights: Sequence[Weight]) -> int:
+    return sum(w.data.nbytes + (0 if w.scale is None else w.scale.nbytes) for w in weights)
+
+
+def bench_shape(shape: tuple[str, Kind, int, int], options: argparse.Namespace, roofs: Roofs) -> None:
     what, kind, outputs, inputs = shape
     copies = max(2, int(COPIES_BYTES / (outputs * inputs * BYTES_PER_VALUE[kind])))
     weights = [random_weight(kind, outputs, inputs, seed) for seed in range(min(copies, 16))]
@@ -142,11 +188,11 @@ def bench_shape(shape: tuple[str, Kind, int, int], options: argparse.Namespace, 
         for threads in options.threads:
             turn = cycle(weights)
             rounds = timed(lambda x=x, turn=turn, n=threads: ops.linear(next(turn), x, threads=n), options.seconds)
-            report(what, kind.name.lower(), f"{outputs}x{inputs}", rows, threads, rows * outputs * inputs, rounds, peak)
-            bench_torch(what, kind, weights[0], x, threads, options, peak)
+            report(what, kind.name.lower(), f"{outputs}x{inputs}", rows, threads, (rows * outputs * inputs, stored_bytes(weights[:1])), rounds, roofs)
+            bench_torch(what, kind, weights[0], x, threads, options, roofs)
 
 
-def bench_torch(what: str, kind: Kind, w: Weight, x: F32, threads: int, options: argparse.Namespace, peak: dict[int, float]) -> None:
+def bench_torch(what: str, kind: Kind, w: Weight, x: F32, threads: int, options: argparse.Namespace, roofs: Roofs) -> None:
     """torch on the same shape: bf16 throughout for bf16 weights, unpack and multiply for int4."""
     if torch is None or kind not in (Kind.BF16, Kind.INT4):
         return
@@ -159,7 +205,7 @@ def bench_torch(what: str, kind: Kind, w: Weight, x: F32, threads: int, options:
         packed, name = torch.from_numpy(w.data.view(np.int32)).reshape(w.rows, w.cols // 8), "torch int4"
         scale = torch.from_numpy(w.scale.view(np.int16)).view(torch.bfloat16).reshape(w.rows, w.cols // 32, 1)
         rounds = timed(lambda: torch.nn.functional.linear(activations, torch_unpack(packed, scale)), options.seconds)
-    report(what, name, f"{w.rows}x{w.cols}", len(x), threads, len(x) * w.rows * w.cols, rounds, peak)
+    report(what, name, f"{w.rows}x{w.cols}", len(x), threads, (len(x) * w.rows * w.cols, stored_bytes([w])), rounds, roofs)
 
 
 def torch_unpack(packed: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -168,16 +214,16 @@ def torch_unpack(packed: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     return ((nibbles - 8).reshape(*scale.shape[:2], 32).to(torch.bfloat16) * scale).reshape(len(packed), -1)
 
 
-def bench_expert(options: argparse.Namespace, peak: dict[int, float]) -> None:
+def bench_expert(options: argparse.Namespace, roofs: Roofs) -> None:
     """One row through a whole int4 expert: gate, up, silu and product, down; of several experts in turn, and of one again and again."""
     sets = [[random_weight(Kind.INT4, *shape, seed) for shape in ((EXPERT, HIDDEN), (EXPERT, HIDDEN), (HIDDEN, EXPERT))] for seed in range(6)]
-    x = np.random.default_rng(1).standard_normal((1, HIDDEN), np.float32)
+    x, size = np.random.default_rng(1).standard_normal((1, HIDDEN), np.float32), (3 * HIDDEN * EXPERT, stored_bytes(sets[0]))
     for threads in options.threads:
         for what, experts in (("expert after expert", sets), ("the same expert", sets[:1])):
             turn = cycle(experts)
             rounds, calm = paced(lambda turn=turn, n=threads: expert(next(turn), x, n), threads, options.expert_seconds)
-            report(what, "int4", "", 1, threads, 3 * HIDDEN * EXPERT, rounds, peak)
-            report(f"  {len(calm)} of {len(rounds)} calm", "int4", "", 1, threads, 3 * HIDDEN * EXPERT, calm, peak)
+            report(what, "int4", "", 1, threads, size, rounds, roofs)
+            report(f"  {len(calm)} of {len(rounds)} calm", "int4", "", 1, threads, size, calm, roofs)
 
 
 def paced(call: Callable[[], object], threads: int, seconds: float) -> tuple[list[float], list[float]]:
@@ -212,11 +258,11 @@ def main() -> None:
     parser.add_argument("--expert-seconds", type=float, default=10, help="time for each line of a whole expert (default 10)")
     options = parser.parse_args()
     print(f"instruction set: {ops.isa()}; torch: {torch.__version__ if torch else 'not installed, its lines are skipped'}")
-    peak = build_peak()
-    print(f"{'what':<19} {'kind':<11} {'shape':>10} {'rows':>5} {'threads':>7} {'ms':>9} {'GMAC/s':>8} {'fastest':>8} {'of peak':>7}")
-    bench_expert(options, measure_peak(peak, options.threads))
+    loops = build_peak()
+    print(f"{'what':<19} {'kind':<11} {'shape':>10} {'rows':>5} {'threads':>7} {'MAC/B':>7} {'ms':>9} {'GMAC/s':>8} {'fastest':>8} {'of roof':>7}")
+    bench_expert(options, measure_roofs(loops, options.threads))
     for shape in SHAPES:
-        bench_shape(shape, options, measure_peak(peak, options.threads))
+        bench_shape(shape, options, measure_roofs(loops, options.threads))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from kernel_inputs import columns, few, kinds, magnitudes, matrix, numbers, same
 
 from formation.kernels import ops, reference
 from formation.kernels.choices import Router
+from formation.kernels.tensor import Kind
 
 widths = st.integers(1, 150)
 
@@ -28,6 +29,17 @@ def test_linear_across_blocks_of_inputs(kind, seed, rows, cols, m, mode, threads
     """The kernels take 1,024 inputs at a time, 4,096 with few rows: whole blocks, a short last one, a short one before a whole one"""
     w = matrix(kind, seed, rows, cols, mode)
     x = numbers(seed + 2, m, cols)
+    assert same_bits(reference.linear(w, x), ops.linear(w, x, threads=threads))
+
+
+@few
+@given(seeds, st.integers(1, 140), st.integers(1, 67), st.integers(1, 5), scale_modes, st.lists(st.integers(0, 10**6), max_size=3), st.integers(1, 3))
+def test_few_rows_through_fp8_whatever_its_scales_and_with_codes_that_are_nan(seed, rows, lines, m, mode, places, threads):
+    """Whole lines of 64 columns, up to more than the 4,096 that are taken at a time: then codes are dequantised inside the product"""
+    w = matrix(Kind.FP8, seed, rows, 64 * lines, mode)
+    for place in places:
+        w.data[place % w.data.size] = (0x7F, 0xFF)[place % 2]
+    x = numbers(seed + 2, m, w.cols)
     assert same_bits(reference.linear(w, x), ops.linear(w, x, threads=threads))
 
 

@@ -13,6 +13,7 @@
 #endif
 
 enum { GROUP = 32, BLOCK = 128 }; /* columns that share an int4 scale; rows and columns that share an fp8 scale */
+enum { LINE = 64 };               /* bytes that memory gives at once */
 
 FK_INLINE uint16_t read16(const char *p) { uint16_t v; memcpy(&v, p, sizeof v); return v; }
 FK_INLINE float bits_to_float(uint32_t bits) { float f; memcpy(&f, &bits, sizeof f); return f; }
@@ -89,6 +90,9 @@ FK_INLINE lanes16 dequantise_f8(const char *p, float scale) {
   return r;
 }
 
+/* A scale that is NaN, as the NaN that stays one when it is rounded: any other could round to a number. */
+FK_INLINE float f8_scale(float scale) { return scale == scale ? scale : bits_to_float(0x7fc00000u); }
+
 #if VL == 16
 /* The same by table: the significands 0.m (lanes 0 to 7) and 1.m (8 to 15) times the scale, rounded, wait for their sign and power
  * of two. Exact while no product leaves the normal range, and only for codes that are not NaN. */
@@ -104,6 +108,12 @@ FK_INLINE int f8_products_fit(float scale) { return scale >= 0x1p-100f && scale 
 FK_INLINE int f8_any_nan(const char *p) {
   const __m128i codes = _mm_or_si128(_mm_loadu_si128((const __m128i *)p), _mm_set1_epi8((char)0x80));
   return _mm_movemask_epi8(_mm_cmpeq_epi8(codes, _mm_set1_epi8((char)0xff)));
+}
+
+/* The same of 64 codes */
+FK_INLINE int f8_any_nan_in_line(const char *p) {
+  const __m512i codes = _mm512_or_si512(_mm512_loadu_si512(p), _mm512_set1_epi8((char)0x80));
+  return _mm512_cmpeq_epi8_mask(codes, _mm512_set1_epi8((char)0xff)) != 0;
 }
 
 FK_INLINE lanes16 choose_f8(const char *p, fv products) {
@@ -232,8 +242,6 @@ FK_INLINE void dequantise_group(const group_scales *scales, int64_t g, const cha
  * k0 is a multiple of 32 and k1 - k0 at most 4096. */
 typedef struct { const fk_weight *w; int64_t row, k0, k1; float *out; int64_t step; } column_run;
 
-enum { LINE = 64 };
-
 /* Applies widen(p) to each sixteen columns of `bytes` each. */
 #define WIDEN_RUN(run, bytes, widen)                                                                        \
   do {                                                                                                      \
@@ -275,7 +283,7 @@ static inline void dequantise_fp8_block(const column_run *run, float scale) {
     return;
   }
 #endif
-  if (scale != scale) scale = bits_to_float(0x7fc00000u); /* any other NaN could round to a number */
+  scale = f8_scale(scale);
 #define SCALED(p) dequantise_f8(p, scale)
   WIDEN_RUN(run, 1, SCALED);
 #undef SCALED

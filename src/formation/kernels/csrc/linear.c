@@ -60,10 +60,12 @@ static void share_out(product *p, int threads, int64_t units, fk_task task) {
   fk_parallel(units, units / ((int64_t)larger(threads, 1) * PIECES_PER_THREAD), threads, task, p);
 }
 
-/* Without tiles to hide behind, int4 is dequantised inside the only one; two or three tiles hide it only if they are whole (measured). */
+/* Without tiles to hide behind, int4 and fp8 are dequantised inside the only one; two or three tiles hide int4 only if they are whole
+ * (measured). */
 static void choose_way(product *p) {
   const int64_t rows = best_tile_rows(p->M), tiles = ceil_div(p->M, rows);
   p->way = ONE_BY_ONE;
+  if (VL == 16 && p->by.w->kind == FK_FP8 && tiles == 1 && p->inputs % LINE == 0) p->way = FUSED_FP8;
   if (p->by.w->kind != FK_INT4) return;
   if (tiles == 1) p->way = FUSED;
   else if (SIDE_ROWS && (tiles >= OUTPUTS || rows == TILE_ROWS)) p->way = AHEAD;
@@ -71,7 +73,7 @@ static void choose_way(product *p) {
 
 static int multiply(product *p, int threads) {
   choose_way(p);
-  const int64_t input_block = p->way == FUSED ? FUSED_BLOCK : p->M <= VERY_FEW_ROWS ? FEW_ROWS_BLOCK : INPUT_BLOCK;
+  const int64_t input_block = p->way == FUSED || p->way == FUSED_FP8 ? FUSED_BLOCK : p->M <= VERY_FEW_ROWS ? FEW_ROWS_BLOCK : INPUT_BLOCK;
   if (pack(p, best_tile_rows(p->M), input_block, threads)) return FK_NO_MEMORY;
   p->band = p->M <= FEW_ROWS ? OUTPUTS : WIDE_BAND;
   p->bands = ceil_div(p->outputs, p->band);

@@ -88,6 +88,22 @@ static void multiply_fused(const product *p, place at, place next, float *sums) 
   int4_tiles[p->tile_rows](&stored, packed_tile(p, at.head, 0, at.k0), sums, next_rows + OUTPUTS * at.k0 / 2);
 }
 
+#if VL == 16
+/* The same of fp8 weights */
+static void multiply_fused_fp8(const product *p, place at, float *sums) {
+  const fk_weight *w = p->by.w;
+  const int64_t blocks = ceil_div(w->cols, BLOCK);
+  fp8_block stored = {.columns = block_end(p, at) - at.k0};
+  for (int64_t n = 0; n < OUTPUTS; n++) {
+    const int64_t row = weight_row(at, n);
+    stored.codes[n] = (const char *)w->data + row * w->cols + at.k0;
+    stored.scales[n] = (const char *)w->scale + (row / BLOCK * blocks + at.k0 / BLOCK) * (int64_t)sizeof(float);
+  }
+  const char *next_rows = (const char *)w->data + (weight_row(at, 0) + OUTPUTS) * w->cols;
+  fp8_tiles[p->tile_rows](&stored, packed_tile(p, at.head, 0, at.k0), sums, next_rows + OUTPUTS * at.k0);
+}
+#endif
+
 /* What the tiles of a place go through: packed rows and sums, and what to fetch meanwhile. */
 typedef struct { const float *x; float *sums; fetch_plan fetch; int64_t steps, tiles; } tile_walk;
 
@@ -144,6 +160,10 @@ static void multiply_place(const product *p, place at, int64_t end, workspace *s
   float *sums = space->sums + sums_of_outputs(p, at.n - at.n0);
   if (p->way == FUSED) {
     multiply_fused(p, at, next, sums);
+#if VL == 16
+  } else if (p->way == FUSED_FP8) {
+    multiply_fused_fp8(p, at, sums);
+#endif
   } else if (p->way == ONE_BY_ONE) {
     multiply_one(p, at, next, space->block, sums);
   } else if (is_last) {

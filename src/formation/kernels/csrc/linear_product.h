@@ -28,7 +28,7 @@ typedef struct {
   int64_t input_block;      /* inputs used at a time; a multiple of 128, or all */
   int64_t band, bands;      /* outputs in a band, bands in a head */
   float *packed;            /* [H, blocks of inputs, tiles, steps of the block, tile_rows, 16] */
-  enum { ONE_BY_ONE, FUSED, AHEAD } way; /* when weights are dequantised: before their tiles, inside them, during those before */
+  enum { ONE_BY_ONE, FUSED, FUSED_FP8, AHEAD } way; /* when weights are dequantised: before their tiles, inside them, during those before */
   atomic_int no_memory;
 } product;
 

@@ -134,6 +134,58 @@ static int4_tile_function *const int4_tiles[TILE_ROWS + 1] = {NULL, int4_tile_1,
 static int4_tile_function *const int4_tiles[TILE_ROWS + 1] = {NULL, int4_tile_1};
 #endif
 
+#if VL == 16
+/* OUTPUTS rows of fp8 weights from the start of a block on, still as stored: their codes, the scales of their blocks, and how many columns,
+ * a multiple of LINE. */
+typedef struct {
+  const char *codes[OUTPUTS], *scales[OUTPUTS];
+  int64_t columns;
+} fp8_block;
+
+/* LINE codes of one output, four chunks of sixteen, added to its sums; `products` are those of `scale`, if they `fit`. */
+FK_INLINE void fp8_line(const int rows, const char *codes, float scale, fv products, int fit, const float *restrict x, lanes16 *sum) {
+  const int by_table = __builtin_expect(fit && !f8_any_nan_in_line(codes), 1);
+  UNROLL for (int i = 0; i < LINE / LANES; i++) {
+    const lanes16 weight = by_table ? choose_f8(codes + i * LANES, products) : dequantise_f8(codes + i * LANES, f8_scale(scale));
+    UNROLL for (int m = 0; m < rows; m++) sum[m] = lanes_accumulate(sum[m], weight, lanes_load(x + (i * rows + m) * LANES));
+  }
+}
+
+/* The same sums as tile(), with weights dequantised on the way and their lanes in order; stored bytes are fetched as in int4_tile(). */
+FK_INLINE void fp8_tile(const int rows, const fp8_block *w, const float *restrict x, float *restrict sums, const char *fetched) {
+  lanes16 sum[OUTPUTS][TILE_ROWS];
+  UNROLL for (int n = 0; n < OUTPUTS; n++)
+    UNROLL for (int m = 0; m < rows; m++) sum[n][m] = lanes_load(sums + (n * rows + m) * LANES);
+  for (int64_t k = 0; k < w->columns; k += BLOCK) {
+    float scale[OUTPUTS];
+    fv products[OUTPUTS];
+    int fit = 1;
+    UNROLL for (int n = 0; n < OUTPUTS; n++) {
+      memcpy(&scale[n], w->scales[n] + k / BLOCK * (int64_t)sizeof *scale, sizeof *scale);
+      products[n] = f8_products(scale[n]);
+      fit &= f8_products_fit(scale[n]);
+    }
+    for (int64_t line = k; line < k + BLOCK && line < w->columns; line += LINE, x += LINE * rows, fetched += OUTPUTS * LINE) {
+      UNROLL for (int n = 0; n < OUTPUTS; n++) {
+        __builtin_prefetch(fetched + n * LINE, 0, 2);
+        fp8_line(rows, w->codes[n] + line, scale[n], products[n], fit, x, sum[n]);
+      }
+    }
+  }
+  UNROLL for (int n = 0; n < OUTPUTS; n++)
+    UNROLL for (int m = 0; m < rows; m++) lanes_store(sums + (n * rows + m) * LANES, sum[n][m]);
+}
+
+typedef void fp8_tile_function(const fp8_block *w, const float *x, float *sums, const char *fetched);
+
+#define FP8_TILE(rows)                                                                                \
+  static void fp8_tile_##rows(const fp8_block *w, const float *x, float *sums, const char *fetched) { \
+    fp8_tile(rows, w, x, sums, fetched);                                                              \
+  }
+FP8_TILE(1) FP8_TILE(2) FP8_TILE(3) FP8_TILE(4)
+static fp8_tile_function *const fp8_tiles[TILE_ROWS + 1] = {NULL, fp8_tile_1, fp8_tile_2, fp8_tile_3, fp8_tile_4};
+#endif
+
 /* The number of rows per tile that wastes least on padding; the larger one of equals. */
 static inline int64_t best_tile_rows(int64_t M) {
   int64_t best = M < TILE_ROWS ? M : TILE_ROWS;
