@@ -13,7 +13,7 @@ from formation.errors import FormationError, Interrupted
 
 COMMANDS = (
     "inspect", "generate", "record", "show", "explore", "export", "compare", "note", "publish", "seal", "receipt", "verify", "key", "audit",
-    "certify", "dialogue", "score", "claims", "certificate", "bench", "doctor", "demo",
+    "certify", "dialogue", "score", "claims", "certificate", "fork", "challenge", "bench", "doctor", "demo",
 )  # fmt: skip
 
 

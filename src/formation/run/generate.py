@@ -53,6 +53,7 @@ class Wanted:
     sampler: Sampler = field(default_factory=Greedy)
     stop: Collection[int] = ()
     probe: Probe = field(default_factory=Blind)
+    past: Past | None = None  # what is known of it already, and of no other
 
 
 class _Growing:
@@ -205,7 +206,7 @@ class Engine:
             lengths = [self._capacity(lengths[0], past)]
         executor = self.prepare(sum(lengths), len(wanted), past, lengths=lengths)
         executor.stream.idle = self.idle
-        growing = [_Growing(each, past or Past(self.model), length) for each, length in zip(wanted, lengths, strict=True)]
+        growing = [_Growing(each, past or each.past or Past(self.model), length) for each, length in zip(wanted, lengths, strict=True)]
         executor.reads.take()  # what came before belongs to other calls
         while going := [(number, each) for number, each in enumerate(growing) if not each.over]:
             began = time.monotonic()

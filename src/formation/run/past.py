@@ -67,6 +67,17 @@ class Past:
         can_go_back = all(isinstance(cache, KeyCache) for cache in self._caches)
         return done if can_go_back or done == len(self.ids) else 0
 
+    def copy(self, capacity: int) -> Past:
+        """One that goes on by itself, with room for so many positions"""
+        other = Past(self._model)
+        for mine, own in zip(self._caches, other.caches(max(capacity, len(self.ids))), strict=True):
+            if isinstance(mine, KeyCache):
+                own.values[: len(mine.values)] = mine.values[: len(own.values)]
+            else:
+                own.state[:], own.tail[:], own.filled = mine.state, mine.tail, mine.filled
+        other.ids = list(self.ids)
+        return other
+
     def mark(self) -> Mark:
         """For `go_back`, whatever comes after the ids that are here now"""
         return Mark(tuple(self.ids), {layer: deepcopy(cache) for layer, cache in enumerate(self._caches) if not isinstance(cache, KeyCache)})

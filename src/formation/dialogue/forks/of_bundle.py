@@ -1,0 +1,160 @@
+"""A recorded run, taken up again at one of its tokens. Each branch is a run of its own: recorded, sealed, its anchor naming its parent.
+
+What the run itself had there is computed again in one pass, and must have the digests that its ledger has. A branch records all positions, those
+before the fork too: its ledger is whole, and is verified and audited without its parent.
+"""
+
+from __future__ import annotations
+
+import shutil
+from base64 import b64encode
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from formation import recording
+from formation.dialogue.chain import Chain
+from formation.dialogue.forks.choices import Chosen
+from formation.dialogue.forks.source import Base, Formed, Hear, HearEach, kind_of, method_of, redrawn
+from formation.dialogue.measure import document, measure
+from formation.dialogue.side import END_OF_TURN, MOST_TOKENS
+from formation.errors import EvidenceError, UsageError
+from formation.evidence.bundle import Bundle
+from formation.evidence.keys import PrivateKey
+from formation.evidence.seal import seal
+from formation.kernels.tensor import F32
+from formation.ledger import canonical, reader
+from formation.ledger.anchor import Anchor, Fork
+from formation.ledger.progress import Watch
+from formation.ledger.start import read_start
+from formation.probe.encode import digest
+from formation.run.generate import Step
+from formation.run.identity import Identity, check_same, identify
+from formation.run.order import Order, order_of
+from formation.run.sample import Choice, Greedy, Sample
+from formation.text import Tokenizer, load_tokenizer
+from formation.weights.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where branches are recorded, how much of them is kept, and who signs them."""
+
+    out: Path
+    watch: Watch
+    means: recording.Means
+    key: PrivateKey
+
+
+@dataclass(eq=False)
+class OfBundle:
+    """Made by `open_bundle`."""
+
+    checkpoint: Checkpoint
+    identity: Identity
+    anchor: Anchor
+    chain: Chain
+    tokenizer: Tokenizer
+    place: Place
+    ids: tuple[int, ...]  # before the fork
+    context: int  # positions of the model
+    base: Base
+    logits: Sequence[F32]  # at the fork, and after the base's tokens
+
+    @property
+    def stop(self) -> tuple[int, ...]:
+        return self.anchor.stop_ids
+
+    @property
+    def room(self) -> int:
+        return max(0, self.context - len(self.ids) + 1)
+
+    def root(self) -> F32:
+        return self.logits[0]
+
+    def follow(self, count: int, hear: Hear) -> None:
+        for formed, logits in zip(self.base.tokens[:count], self.logits, strict=False):
+            hear(formed, logits)
+
+    def together(self, most: int) -> int:
+        return 1  # each is a recording
+
+    def grow(self, wanted: Sequence[tuple[Chosen, Chain]], most: int, hear: HearEach) -> list[dict[str, Any]]:
+        return [self.record(chosen, chain, most, partial(hear, number)) for number, (chosen, chain) in enumerate(wanted)]
+
+    def record(self, chosen: Chosen, chain: Chain, most: int, hear: Hear) -> dict[str, Any]:
+        heard = 0
+
+        def on_step(step: Step) -> None:
+            nonlocal heard
+            method = "forced" if heard < len(chosen.ids) else method_of(chain)
+            hear(formed_of(chain, self.tokenizer, step.logits, step.choice, method, chosen), step.logits)
+            heard += 1
+
+        fork = Fork(self.anchor.run_id, self.base.token, chosen.ids)
+        order = Order(self.ids, most, chain.sampler, self.stop, fork=fork)
+        run_id = order.anchor(self.identity).run_id
+        folder = self.place.out / f"{run_id[:16]}.ofb"
+        shutil.rmtree(folder, ignore_errors=True)  # of a fork that was cut off while it recorded this branch
+        made = recording.begin(self.checkpoint, order, self.place.watch, folder, replace(self.place.means, on_step=on_step))
+        seal(folder, self.place.key)
+        return {"bundle": folder.name, "run_id": run_id, "root": made.commit.root.hex()}
+
+
+def formed_of(chain: Chain, tokenizer: Tokenizer, logits: F32, choice: Choice, method: str, chosen: Chosen | None = None) -> Formed:
+    measured = document(measure(chain, logits, choice, method))
+    return Formed(choice.id, b64encode(tokenizer.token_bytes(choice.id)).decode(), kind_of(method, chosen), measured)
+
+
+@contextmanager
+def open_bundle(
+    folder: Path, token: int, checkpoint: Checkpoint, place: Place, most: int, *, settings: Mapping[str, Any] | None = None
+) -> Iterator[OfBundle]:  # fmt: skip
+    """`most` tokens of the base are looked at. Raises what reading and opening raise, EvidenceError for a checkpoint that is not the run's or does
+    not give its bits, UsageError for a token that it has not."""
+    start = read_start(folder)
+    anchor, identity, bundle = start.anchor, identify(checkpoint), Bundle(folder)
+    check_same(anchor, identity, start.listed_files())
+    if anchor.scores or not bundle.complete:
+        got = "one that scores a text" if anchor.scores else "one that was cut off"
+        raise UsageError(f"{folder}: expected a run that generates and is complete, got {got}")
+    said = [each.id for each in bundle.tokens]
+    if not 1 <= token <= (last := len(said) + (said[-1] not in anchor.stop_ids)):
+        raise UsageError(f"--at: expected a token from 1 to {last} of this run, got {token}")
+    order = order_of(anchor)
+    assert isinstance(order.sampler, Greedy | Sample)
+    recorded = Chain(order.sampler)
+    ids, own = (*anchor.prompt_ids, *said[: token - 1]), said[token - 1 :][:most]
+    tokenizer = load_tokenizer(checkpoint.path, checkpoint.config)
+    with place.means.engine(checkpoint) as engine:
+        context = engine.model.shape.context
+        steps = list(engine.score([*ids, *own], range(len(ids) - 1, len(ids) + len(own) - 1)) if own else engine.generate(ids, 1))
+    check_digests(folder, steps if own else [])
+    tokens = tuple(again(order, recorded, tokenizer, step) for step in steps) if own else ()
+    ended = END_OF_TURN if said[-1] in anchor.stop_ids else MOST_TOKENS
+    before = tokenizer.decode_bytes(said[: token - 1])
+    base = Base({"kind": "run", "run_id": anchor.run_id}, ("run",), 0, 1, token, before, tokens, ended)
+    chain = Chain(redrawn(order.sampler, settings or {}))
+    yield OfBundle(checkpoint, identity, anchor, chain, tokenizer, place, ids, context, base, [step.logits for step in steps])
+
+
+def again(order: Order, chain: Chain, tokenizer: Tokenizer, step: Step) -> Formed:
+    """The base's token with its draw. Raises EvidenceError where the run's sampler does not choose it."""
+    choice = order.chooser.choose(step.logits, step.position)
+    if choice.id != step.id:
+        raise EvidenceError(f"token at position {step.position}: expected {step.id}, as the ledger has it, got {choice.id}")
+    given = order.kind(step.position - 1) == "forced"
+    return formed_of(chain, tokenizer, step.logits, choice, "forced" if given else method_of(chain))
+
+
+def check_digests(folder: Path, steps: Sequence[Step]) -> None:
+    """That the logits are those of the ledger. Raises EvidenceError."""
+    known = {step.position - 1: digest(step.logits) for step in steps}
+    for data in reader.lines(folder):
+        line = canonical.decode(data, limits=canonical.LINE)
+        if line["slot"] == "lm_head" and (found := known.get(line["position"])) not in (None, line["measured"]["logits_sha256"]):
+            where = f"position {line['position']}"
+            raise EvidenceError(f"{where}: expected logits with digest {line['measured']['logits_sha256']}, as the ledger has them, got {found}")
