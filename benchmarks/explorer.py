@@ -4,9 +4,10 @@
                                                                       experts) with 5 and 300 tokens in one page, and with 1,000 from a server
     python benchmarks/explorer.py run.ofb --served                    a bundle of yours
 
-Clicks are made with a mouse, at random cells of the formation matrix, from the moment on that all views are there: while the page still reads and
-verifies. A click is answered when the frame that shows the cell's numbers has been drawn. Memory is what the JavaScript engine holds, of the page
-and of its worker, and the most that the browser's process for the page ever had.
+Clicks are made with a mouse, at random cells of the formation matrix: from the moment on that all views are there, while the page still reads and
+verifies, and again when it has done that. A click is answered when the frame that shows the cell's numbers has been drawn; "all views" is the time
+until every other view shows it too. Memory is what the JavaScript engine holds, of the page and of its worker, and the most that the browser's
+process for the page ever had. How fast the machine was meanwhile stands beside: its load, and how long ten million steps of a loop took.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ new MutationObserver((_, watch) => {
   requestAnimationFrame(() => setTimeout(() => (globalThis.firstView = performance.now())));
 }).observe(document, { childList: true, subtree: true });
 globalThis.answers = [];
+globalThis.wholes = [];
 addEventListener("click", ({ timeStamp }) => {
+  setTimeout(() => formation.view.selection.settled().then(() => wholes.push(performance.now() - timeStamp)));
   const drawn = () => {
     const { position, layer } = formation.view.selection;
     const isThere = document.querySelector("#cell .where")?.textContent === `position ${position}, layer ${layer}`;
@@ -55,6 +58,12 @@ addEventListener("click", ({ timeStamp }) => {
   requestAnimationFrame(drawn);
 }, true);
 """
+LOOP = """() => {
+  const begin = performance.now();
+  let x = 1;
+  for (let n = 0; n < 1e7; n++) x = (Math.imul(x, 1103515245) + 12345) | 0;
+  return x ? performance.now() - begin : 0;
+}"""
 SOMEWHERE = """(share) => {
   const drawing = document.querySelector("#matrix .scrolls-x");
   drawing.scrollLeft = share * (drawing.scrollWidth - drawing.clientWidth);
@@ -119,17 +128,19 @@ def looked_at(browser: Browser, address: str, clicks: int) -> dict[str, Any]:
     page.goto(address, wait_until="commit")
     page.wait_for_selector("#track", timeout=120_000)
     first = page.evaluate("firstView")
-    answers = clicked(page, clicks)
+    found = {"first_view_ms": first, "clicks": clicks, **clicked(page, clicks, "")}
     page.wait_for_selector(DONE, timeout=900_000)
     seconds, state = time.monotonic() - begin, page.locator("#evidence").get_attribute("class")
+    found |= clicked(page, clicks, "_at_rest")
     page_mb, worker_mb = heaps.used()
-    found = {"first_view_ms": first, "click_ms": statistics.median(answers), "worst_click_ms": max(answers), "clicks": len(answers)}
     found |= {"checked_s": seconds, "verdict": state, "page_heap_mb": page_mb, "worker_heap_mb": worker_mb, "process_mb": most_of_a_renderer()}
+    found |= {"load": os.getloadavg()[0], "loop_ms": statistics.median(page.evaluate(LOOP) for _ in range(9))}
     page.context.close()
     return found
 
 
-def clicked(page: Page, count: int) -> list[float]:
+def clicked(page: Page, count: int, when: str) -> dict[str, float]:
+    page.evaluate("() => { answers.length = wholes.length = 0; }")
     source = random.Random(5)
     for n in range(count):
         box = None
@@ -138,8 +149,9 @@ def clicked(page: Page, count: int) -> list[float]:
             box = page.locator("#matrix canvas").bounding_box()
         width, height = min(box["width"], 600) - 60, box["height"] - 90
         page.mouse.click(box["x"] + 48 + source.random() * width, box["y"] + 10 + source.random() * height)
-        page.wait_for_function("(n) => answers.length > n", arg=n, timeout=60_000)
-    return list(page.evaluate("answers"))
+        page.wait_for_function("(n) => answers.length > n && wholes.length > n", arg=n, timeout=60_000)
+    answers, wholes = page.evaluate("[answers, wholes]")
+    return {f"click{when}_ms": statistics.median(answers), f"worst_click{when}_ms": max(answers), f"all_views{when}_ms": statistics.median(wholes)}
 
 
 class Heaps:
@@ -176,8 +188,9 @@ def most_of_a_renderer() -> float:
 
 
 COLUMNS = {
-    "first_view_ms": "first view ms", "click_ms": "click ms", "worst_click_ms": "worst", "checked_s": "checked s", "page_heap_mb": "heap MB",
-    "worker_heap_mb": "worker MB", "process_mb": "process MB", "verdict": "verdict",
+    "first_view_ms": "first view ms", "click_ms": "click ms", "worst_click_ms": "worst", "all_views_ms": "all views",
+    "click_at_rest_ms": "click at rest ms", "worst_click_at_rest_ms": "worst", "all_views_at_rest_ms": "all views", "checked_s": "checked s",
+    "page_heap_mb": "heap MB", "worker_heap_mb": "worker MB", "process_mb": "process MB", "load": "load", "loop_ms": "loop ms", "verdict": "verdict",
 }  # fmt: skip
 
 

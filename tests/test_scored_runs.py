@@ -12,7 +12,7 @@ import pytest
 
 import formation
 from audit.sealed_runs import check
-from formation.errors import BudgetError, UsageError
+from formation.errors import BudgetError, RuleBroken, UsageError
 from formation.evidence import keys, ledger_parts
 from formation.evidence.container import open_container
 from formation.evidence.seal import seal
@@ -22,7 +22,7 @@ from formation.ledger.anchor import AnchorRefusal
 from formation.ledger.progress import Watch
 from formation.recording import Recording, resume
 from formation.run.order import Order, order_of, scoring
-from formation.run.sample import Sample
+from formation.run.sample import Greedy, Sample
 from recorded_runs import IDS, Cut, contents, ledger, means, run
 from small_models import qwen_config, small_checkpoint
 
@@ -240,3 +240,34 @@ def test_rows_of_all_steps_are_counted_before_the_pass_and_not_kept_at_the_minim
         run(k25_folder, tmp_path / "standard", order, Watch("standard", "minimal", "none"), memory="5MiB", parity="none")
     done = run(k25_folder, tmp_path / "minimal", order, Watch("minimal", "minimal", "none"), memory="24MiB", parity="none")
     assert 199 == len(done.ids)
+
+
+# ---- ids that a sampler chose
+
+
+@pytest.mark.parametrize("by", [Sample(temperature=1.0, seed=3), Sample(0.7, top_k=40, top_p=0.9, min_p=0.01, seed=8, branch=2), Greedy()], ids=str)
+def test_what_a_sampler_chose_is_chosen_again_and_said_as_when_it_was_generated(folder: Path, tmp_path: Path, by: Greedy | Sample) -> None:
+    """The whole line of the sampler, bit for bit, and a run that is verified and audited"""
+    known = run(folder, tmp_path / "generated.ofb", Order(IDS, 4, by), MINIMAL, parity="none")
+    order = scoring((*IDS, *known.ids), ((len(IDS), len(IDS) + 4),), by=by)
+    out = run(folder, tmp_path / "run.ofb", order, MINIMAL).folder
+    before, again = ([line for line in ledger(each) if line["slot"] == "sampler"] for each in (known.folder, out))
+    assert 4 == len(again)
+    assert [(line["measured"], line["derived"]) for line in before] == [(line["measured"], line["derived"]) for line in again]
+    assert {"scored"} == {line["kind"] for line in again}
+    frozen = start.read_anchor(out)
+    assert order == order_of(frozen)
+    assert frozen.scores and "forced" != frozen.sampler["method"]
+    seal(out, keys.create(tmp_path / "key.pem"))
+    failed, levels = verdict(out)
+    assert set() == failed and "passed" == levels["LEDGER"]
+    assert check(out, folder, full=True).passed
+
+
+@pytest.mark.parametrize("by", [Sample(temperature=1.0, seed=4), Greedy()], ids=["another seed", "greedy"])
+def test_ids_that_the_sampler_would_not_choose_make_no_bundle(
+    folder: Path, whole: tuple[int, ...], tmp_path: Path, by: Greedy | Sample
+) -> None:  # fmt: skip
+    with pytest.raises(RuleBroken, match=r"token at position \d+: expected id \d+, as the sampler chooses it, got \d+"):
+        run(folder, tmp_path / "run.ofb", scoring(whole, ((len(IDS), len(whole)),), by=by), MINIMAL, parity="none")
+    assert not (tmp_path / "run.ofb" / "ledger.jsonl").exists()

@@ -58,10 +58,10 @@ def kill_matrix(found: Matrix) -> str:
 
 
 def scenes(folder: Path) -> list[Scene]:
-    """A greedy run with all rows, and a sampled one"""
-    from tests.evidence.whole_bundles import SAMPLE, Kind, make
+    """A greedy run with all rows, a sampled one, and one that scores a given text"""
+    from tests.evidence.whole_bundles import SAMPLE, SCORED, Kind, make
 
-    made = [make(folder / name, kind) for name, kind in (("greedy", Kind()), ("sampled", Kind(sampler=SAMPLE)))]
+    made = [make(folder / name, kind) for name, kind in (("greedy", Kind()), ("sampled", Kind(sampler=SAMPLE)), ("scored", SCORED))]
     return [Scene(read_bundle(path)) for path in made]
 
 

@@ -24,6 +24,7 @@ from formation.probe.pending import Token
 from formation.probe.recorder import Recorder, Write
 from formation.probe.run_line import run_values
 from formation.probe.sidecars import Sidecars
+from formation.run.executor import HEAD_ROWS
 from formation.run.generate import Engine, Step, Wanted
 from formation.run.order import Order
 from formation.run.sample import method_of
@@ -65,7 +66,8 @@ def plan(engine: Engine, orders: Sequence[Order], watch: Watch) -> None:
         return sum(_capture(engine.model, order, watch, positions if len(orders) == 1 else n) for order, n in zip(orders, lengths, strict=True))
 
     engine.probe_bytes = bytes_of_capture
-    engine.plan(sum(lengths), len(orders), lengths=lengths)
+    rows = min(sum(order.tokens for order in orders), HEAD_ROWS) if orders[0].scores else len(orders)
+    engine.plan(sum(lengths), rows, lengths=lengths)
 
 
 def fits(engine: Engine, orders: Sequence[Order], watch: Watch) -> bool:
@@ -190,6 +192,8 @@ class _Unfinished:
 
 def _account(step: Step) -> dict[str, Any]:
     return {
-        "position": step.position - 1, "seconds": step.seconds, "disk_bytes": step.reads.disk_bytes, "unused_bytes": step.reads.unused_bytes,
-        "parts": [asdict(part) for part in step.reads.parts], "shards": list(step.reads.shards),
+        "position": step.position - 1, "seconds": step.seconds, "shared_by": step.shared_by, "disk_bytes": step.reads.disk_bytes,
+        "mirror_bytes": step.reads.mirror_bytes, "unused_bytes": step.reads.unused_bytes, "guessed_bytes": step.reads.guessed_bytes,
+        "guessed_unused_bytes": step.reads.guessed_unused_bytes, "parts": [asdict(part) for part in step.reads.parts],
+        "shards": list(step.reads.shards),
     }  # fmt: skip

@@ -3,7 +3,7 @@
     out/anchor.json      the frozen starting state; its SHA-256 is the run's name
     out/contract.json    the numerics contract
     out/checkpoint.json  files, headers, tensor table
-    out/host.json        the machine, declared
+    out/host.json        the machine, and those that resumed on, declared
     out/ledger.jsonl     one line per observation (ledger.jsonl.part while it grows, and for ever if the run is cut off)
     out/rows, out/router the rows that the ledger holds digests of
     out/io.jsonl         what was read, per step and part of the model
@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 from formation import forming
 from formation.audit import parity
 from formation.errors import EnvironmentFault, RuleBroken, UsageError
+from formation.evidence.documents import read_host
 from formation.ledger import accounts, canonical, files, progress, reader, rules, start, store
 from formation.ledger.anchor import Anchor
 from formation.ledger.gaps import RuleResult
@@ -36,14 +37,17 @@ from formation.ledger.progress import Watch
 from formation.run.child import asked_of_parent
 from formation.run.executor import Progress
 from formation.run.generate import Engine, Step
-from formation.run.identity import Identity, check_same, contract_document, host_document, identify
+from formation.run.identity import Identity, check_same, contract_document, host_document, host_of_resumed, identify
 from formation.run.order import Order, order_of
 from formation.run.sample import Greedy, Sampler
 from formation.text.prompt import make_prompt
 from formation.weights.checkpoint import Checkpoint, open_checkpoint
+from formation.weights.mirror import open_mirrored
 
 if TYPE_CHECKING:
     from formation.evidence.bundle import Bundle
+
+HOST = "host.json"
 
 
 @dataclass(frozen=True)
@@ -161,6 +165,8 @@ def resume(checkpoint: Checkpoint, out: str | Path, means: Means) -> Recording:
     check_same(anchor, identify(checkpoint), start.Start(anchor, out).listed_files())
     with means.engine(checkpoint) as engine, store.resume(out, commit) as writer:
         files.sweep(out)
+        host = read_host(files.read_whole(out / HOST), commit.lines)
+        files.write_document(out / HOST, host_of_resumed(host, engine, commit.lines))
         order = order_of(anchor)
         forming.plan(engine, [order], watch)
         run = forming.Run(out, order, watch, engine, writer, anchor.run_id, list(progress.token_ids(out, commit)))
@@ -218,7 +224,7 @@ def _write_documents(out: Path, anchor: Anchor, identity: Identity, engine: Engi
     files.write_whole(out / start.ANCHOR, anchor.encode())
     files.write_document(out / "contract.json", contract_document())
     files.write_document(out / start.CHECKPOINT, identity.document())
-    files.write_document(out / "host.json", host_document(engine))
+    files.write_document(out / HOST, host_document(engine))
 
 
 # ---- recording the same run again, in a fresh process
@@ -248,7 +254,7 @@ def _answer(asked: Mapping[str, Any]) -> dict[str, str]:
     if begun is None:
         raise EnvironmentFault(f"{bundle}: expected a recording that has begun, got none")
     means = Means(asked["memory"], asked["threads"], parity="none")
-    recording = begin(open_checkpoint(asked["checkpoint"]), order_of(begun[0]), begun[1], asked["out"], means)
+    recording = begin(open_mirrored(asked["checkpoint"], asked["mirrors"]), order_of(begun[0]), begun[1], asked["out"], means)
     return {"root": recording.commit.root.hex()}
 
 

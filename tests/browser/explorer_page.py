@@ -30,6 +30,8 @@ class Opened:
         self.page.wait_for_selector(DONE)
 
     def text(self, selector: str) -> str:
+        """When every view has drawn what is selected"""
+        self.page.evaluate("globalThis.formation.view?.selection.settled()")
         return str(self.page.locator(selector).inner_text())
 
     def fragment(self) -> dict[str, str]:

@@ -41,6 +41,13 @@ def browser_outcome(run: Any, ledger: list[Line], kinds: Any) -> Outcome:
     return [told(result) for result in run(CHECK, [b"\n".join(canonical.encode(line) for line in ledger), list(kinds)])]
 
 
+def expect_same_words(run: Any, ledger: list[Line]) -> None:
+    """What was found, too"""
+    read = [canonical.decode(canonical.encode(line), limits=canonical.LINE) for line in ledger]
+    expected = [result.where for result in rules.check(read, KINDS)]
+    assert expected == [result[4] for result in run(CHECK, [b"\n".join(canonical.encode(line) for line in ledger), list(KINDS)])]
+
+
 def expect_same(run: Any, ledger: list[Line], kinds: Any = KINDS) -> set[str]:
     expected = python_outcome(ledger, kinds)
     assert expected == browser_outcome(run, ledger, kinds)
@@ -145,6 +152,7 @@ def test_an_impossible_or_other_shape_is_refused_alike(run, record, name, value)
     ledger = [copy.deepcopy(LEDGER[0]), *LEDGER[1:]]
     ledger[0]["measured"][record][name] = value
     expect_same(run, ledger)
+    expect_same_words(run, ledger)
 
 
 # ---- with the logits of all experts

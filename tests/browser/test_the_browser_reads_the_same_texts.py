@@ -50,6 +50,19 @@ def test_a_megabyte_made_to_be_slow_is_refused_for_the_same_reason(run):
     expect_same(run, list(QUADRATIC.values()), canonical.LINE)
 
 
+DECODE_LARGE = """(most) => [most, most + 1].map((commas) => {
+  const { DOCUMENT, decode } = m["canonical.js"];
+  try { return decode(m["bytes.js"].utf8(`"${",".repeat(commas)}"`), DOCUMENT).length; } catch (refusal) { return refusal.message; } })"""
+
+
+def test_commas_are_counted_alike(run):
+    most = canonical.MOST_COMMAS
+    assert most == len(canonical.decode(b'"' + b"," * most + b'"', limits=canonical.DOCUMENT))
+    with pytest.raises(canonical.CanonicalRefusal) as refusal:
+        canonical.decode(b'"' + b"," * (most + 1) + b'"', limits=canonical.DOCUMENT)
+    assert [most, str(refusal.value)] == run(DECODE_LARGE, most)
+
+
 def test_numbers_of_the_rfc_and_ten_thousand_others_are_written_alike(run):
     source = random.Random(1)
     samples = [struct.unpack(">d", bytes.fromhex(line.split()[0]))[0] for line in NUMBER_SAMPLES.strip().splitlines()]

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.evidence.whole_bundles import Kind, make
+from tests.evidence import declared
+from tests.evidence.whole_bundles import Kind, edit_document, make
 from verdicts import FULL, GREEDY, LONG, SAMPLED, copy_of, expect_same, sealed_again
 
 from formation.ledger import canonical
@@ -52,6 +53,21 @@ def test_a_document_changed_and_signed_again_fails_the_same_check(run, bundle, n
         if sealed_again(bundle):
             expect_same(run, bundle)
     file.write_bytes(honest)
+
+
+@pytest.mark.parametrize("name", declared.WRONG)
+def test_a_wrong_declaration_signed_again_is_refused_in_the_same_words(run, bundle, name):
+    file, change = declared.WRONG[name]
+    (bundle / file).write_bytes(change((bundle / file).read_bytes()))
+    assert sealed_again(bundle)
+    assert {"declarations"} == expect_same(run, bundle)
+
+
+@pytest.mark.parametrize("name", declared.RIGHT)
+def test_machines_that_went_on_are_told_in_the_same_words(run, bundle, name):
+    edit_document(bundle, "host.json", declared.went_on(*declared.RIGHT[name]))
+    assert sealed_again(bundle)
+    assert set() == expect_same(run, bundle)
 
 
 def edited_line(source: random.Random, line: dict[str, Any]) -> dict[str, Any]:

@@ -205,6 +205,18 @@ def test_hostile_text_is_shown_as_text_with_what_is_invisible_spelled_out(browse
         assert not {"\u202e", "\u2066", "\x1b"} & set(shown)
 
 
+def test_a_token_without_text_is_shown_by_its_id(browser: Any, bundles: dict[str, Path], tmp_path: Path) -> None:
+    bundle = copy_of(bundles[GREEDY], tmp_path)
+    ledger = (bundle / "ledger.jsonl").read_bytes()
+    (bundle / "ledger.jsonl").write_bytes(ledger.replace(b'"bytes":"4pyT"', b'"bytes":""'))
+    assert sealed_again(bundle)
+    ids = [token.id for token in Bundle(bundle).tokens if not token.bytes]
+    for page in looked_at(browser, tmp_path, view.explorer(bundle)):
+        assert ids and [f"id {each}" for each in ids] == page.page.locator("#tokens .ribbon .chip .control").all_inner_texts()
+        page.page.locator("#tokens .ribbon .chip", has_text=f"id {ids[0]}").first.click()
+        assert f"id {ids[0]} a token without text" in page.text(".token-name") and "∅" not in page.text("body")
+
+
 @pytest.mark.parametrize("name", [FULL, "no rows, no parity", "sampled, boundaries"])
 def test_other_kinds_of_bundle_are_shown_without_a_word_on_the_console(browser: Any, bundles: dict[str, Path], tmp_path: Path, name: str) -> None:
     for page in looked_at(browser, tmp_path, view.explorer(bundles[name])):

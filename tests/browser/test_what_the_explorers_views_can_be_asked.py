@@ -157,6 +157,9 @@ def test_a_delta_layer_shows_its_own_numbers_and_that_attention_is_absent(
         assert expected == [float(row[3]) for row in rows]
         assert "Delta rule" in page.text("#cell") and 0 == page.page.locator("#tokens .chip[style*=box-shadow]").count()
         assert "gate 0.50000" in page.text("#router .after")
+        titles = page.page.locator("#matrix option").all_inner_texts()
+        assert {"Attribution: attention or delta net", "Norm of the attention or delta write"} <= set(titles)
+        assert "attention or delta net (light)" in page.saved("waterfall", "SVG") and '"""delta net"""' in page.saved("waterfall", "CSV")
         page.page.evaluate("formation.view.selection.set({ layer: 0, metric: 'delta_decay_mean' })")
         assert f"position {STEP}, layer 0: absent, attention layer" == page.text("#matrix .readout")
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.evidence.whole_bundles import SAMPLE, Kind, make
+from tests.evidence.whole_bundles import DRAWN, SAMPLE, SCORED, Kind, make
 from tests.ledger.small_ledger import OF_DELTA_LAYERS, ROUTER, SHAPE
 
 from audit.sealed_runs import sealed
@@ -22,7 +22,7 @@ from recorded_runs import IDS
 
 KINDS = {
     "greedy": Kind(), "sampled": Kind(sampler=SAMPLE), "repeating": Kind(repeat=True, steps="minimal", rows="none"),
-    "full": Kind(steps="full", rows="none"),
+    "full": Kind(steps="full", rows="none"), "scored": SCORED, "drawn": DRAWN,
 }  # fmt: skip
 DELTA = {
     "router": replace(ROUTER, experts=16, softmax=True), "shape": SHAPE | {"experts": 16}, "biased": False, "gated": True, "kinds": OF_DELTA_LAYERS,

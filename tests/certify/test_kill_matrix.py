@@ -8,7 +8,7 @@ from fractions import Fraction
 import pytest
 from tools import attack_list
 
-from formation.certify import matrix
+from formation.certify import matrix, on_scored, suite
 from formation.certify.forgery import LEDGER
 from formation.certify.judge import Judge
 from formation.certify.matrix import Matrix
@@ -18,7 +18,7 @@ from formation.ledger.formulas import recompute
 
 @pytest.fixture(scope="module")
 def found(judges: Mapping[str, Judge]) -> Matrix:
-    return matrix.matrix([judges["greedy"].scene, judges["sampled"].scene])
+    return matrix.matrix([judges[name].scene for name in ("greedy", "sampled", "scored")])
 
 
 def test_every_check_has_an_attack_that_it_alone_refuses(found: Matrix) -> None:
@@ -46,3 +46,16 @@ def test_the_retired_rule_of_the_heads_rounding_follows_from_formulas(chosen: fl
     """V18 allowed one rounding of the very difference that the formula rounds once"""
     rounding = recompute("lm_head_rounding", {"chosen_logit": chosen, "dla_logit": summed})
     assert abs(Fraction(summed) + Fraction(rounding) - Fraction(chosen)) <= Fraction(2) ** -53 * abs(Fraction(rounding))
+
+
+@pytest.mark.parametrize("name", ["scored", "drawn"])
+def test_what_is_said_of_given_tokens_is_refused_by_one_check_and_passes_without_it(judges: Mapping[str, Judge], name: str) -> None:
+    """But for the census: without it nobody knows which lines are due"""
+    needed = {}
+    for attack in on_scored.GROUP.attacks:
+        outcome = suite.make(attack, judges[name])
+        if outcome.state != suite.NOT_APPLICABLE:
+            assert attack.expected == outcome.observed
+            needed[attack] = [check.name for check in matrix.killed_by(attack, judges[name])]
+    assert {"anchor", "sampler", "census"} == {attack.expected for attack in needed}
+    assert all([attack.expected] == checks for attack, checks in needed.items() if attack.expected != "census")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,19 +10,9 @@ import pytest
 from tests.evidence import vectors
 
 from formation.cli.main import main
-from formation.explorer import page
 
 KEY = vectors.key().public
 KNOWN = ("--signer", KEY.text)
-
-
-def scripts_once() -> Iterator[None]:
-    """The scripts of explorer and verify page are assembled once: they are the same in every gallery"""
-    with pytest.MonkeyPatch.context() as patch:
-        made: dict[str, str] = {}
-        bundle = page.bundle
-        patch.setattr(page, "bundle", lambda sources, entry=page.ENTRY: made.get(entry) or made.setdefault(entry, bundle(sources, entry)))
-        yield
 
 
 def run(capsys: pytest.CaptureFixture[str], code: int, *arguments: object) -> tuple[str, str]:

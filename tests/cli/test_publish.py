@@ -9,11 +9,10 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from galleries import KEY, KNOWN, contents, index, run, scripts_once
+from galleries import KEY, KNOWN, contents, index, run
 from tests.evidence.whole_bundles import Kind, edit_lines, later, make, reseal, write
 
 from formation.cli.main import main
@@ -29,22 +28,6 @@ from formation.explorer.gallery.verdict import SUMS
 from formation.note import make_note
 
 FILES = {"SHA256SUMS", "explorer.html", "index.html", "ledger.json", "note.pdf", "run.ofb.zip", "verify.html"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def scripts() -> Iterator[None]:
-    yield from scripts_once()
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make(tmp_path_factory.mktemp("publish") / "run.ofb")
-
-
-@pytest.fixture(scope="module")
-def gallery(bundle: Path) -> Path:
-    assert 0 == main(["publish", str(bundle), str(bundle.parent / "gallery"), *KNOWN])
-    return bundle.parent / "gallery"
 
 
 # ---- what is in it
@@ -106,7 +89,7 @@ def test_the_page_says_what_the_bundle_says(bundle: Path, gallery: Path) -> None
     for outcome in report.outcomes:
         assert f"{outcome.check.id} {outcome.check.name}" in told
     for token in opened.tokens:
-        assert f"{token.probability:.4g}" in told
+        assert f"{token.probability:.5g}" in told
 
 
 def test_the_pages_policy_allows_its_style_and_nothing_else(gallery: Path) -> None:
@@ -292,6 +275,19 @@ def test_a_bundle_too_big_for_one_page_or_one_zip_is_published_without_them(
     assert not {"explorer.html", "run.ofb.zip"} & set(names)
     assert not [link for link in page.links if link.startswith(("explorer", "run.ofb"))]
     assert 2 == page.words.count("not in this gallery: the bundle is too big") and "formation verify run.ofb.zip" not in page.words
+
+
+def test_rows_too_big_for_the_explorers_page_are_left_out_of_it_and_named(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    rows = sorted(str(path.relative_to(bundle)) for path in bundle.glob("ro*/*"))
+    monkeypatch.setattr(view, "MOST_BYTES", sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file()) - 1)
+    _, err = run(capsys, 0, bundle, tmp_path / "out", *KNOWN)
+    assert rows and f"{len(rows)} files of the bundle are too much for one page: explorer.html does not show or check them" in err
+    assert f"; without router/ and rows/ ({len(rows)} files), which it does not check" in index(tmp_path / "out").words
+    assert view.packed(bundle).page == (tmp_path / "out" / "explorer.html").read_bytes()
+    said = json.loads(run(capsys, 0, bundle, tmp_path / "again", *KNOWN, "--json")[0])
+    assert rows == sorted(said["left_out"]) and {} == said["missing"]
 
 
 def test_a_run_without_lens_or_prompt_text_says_what_is_not_there(tmp_path: Path) -> None:

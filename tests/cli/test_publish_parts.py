@@ -5,33 +5,26 @@ from __future__ import annotations
 import base64
 import os
 import unicodedata
-from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from galleries import KNOWN, scripts_once
+from galleries import KNOWN
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.evidence import whole_bundles
 from tests.evidence.whole_bundles import Kind, edit_lines, make, reseal
 
 from formation.cli.main import main
-from formation.evidence.plain import INVISIBLE
+from formation.evidence.plain import INVISIBLE, counted, cut, number, size
 from formation.explorer.gallery import copies, receipts
 from formation.explorer.gallery.lens import RANKS, shade
 from formation.explorer.gallery.markup import Markup, element, joined, text
-from formation.explorer.gallery.words import counted, cut, number, size
 from formation.ledger import merkle
 from formation.ledger.tables import Absent
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&amp;</style>{{BODY}}\u202e\u2066\x1b[2J\ud7ff\x00"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def scripts() -> Iterator[None]:
-    yield from scripts_once()
 
 
 class Parsed(HTMLParser):
@@ -109,7 +102,7 @@ def test_shades_follow_ranks_and_what_is_absent_has_the_faintest() -> None:
 
 def test_numbers_and_sizes_are_said_in_few_words() -> None:
     assert ["0.5", "1,234", "–", "x"] == [number(value) for value in (0.5, 1234, Absent("why"), "x")]
-    assert ["1 byte", "999 bytes", "1 kB", "5.32 MB", "595 GB"] == [size(n) for n in (1, 999, 1000, 5_320_000, 595_000_000_000)]
+    assert ["1 byte", "999 bytes", "1 kB", "5.32 MB", "595 GB", "1.03 TB"] == [size(n) for n in (1, 999, 1000, 5_320_000, 595 * 10**9, 1030 * 10**9)]
     assert ["1 layer", "2 layers", "abc", "ab…"] == [counted(1, "layer"), counted(2, "layer"), cut("abc", 3), cut("abcd", 3)]
 
 

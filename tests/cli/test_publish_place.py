@@ -4,32 +4,15 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from galleries import KNOWN, contents, index, run, scripts_once
+from galleries import KNOWN, contents, index, run
 from tests.evidence.whole_bundles import Kind, make
 
 from formation.cli.main import main
 from formation.explorer.gallery import publish
-
-
-@pytest.fixture(scope="module", autouse=True)
-def scripts() -> Iterator[None]:
-    yield from scripts_once()
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make(tmp_path_factory.mktemp("publish") / "run.ofb")
-
-
-@pytest.fixture(scope="module")
-def gallery(bundle: Path) -> Path:
-    assert 0 == main(["publish", str(bundle), str(bundle.parent / "gallery"), *KNOWN])
-    return bundle.parent / "gallery"
 
 
 def test_what_is_in_the_way_stays(bundle: Path, gallery: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

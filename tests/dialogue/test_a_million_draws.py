@@ -9,8 +9,8 @@ import mpmath
 import numpy as np
 
 from formation.dialogue.chain import Chain
-from formation.dialogue.distributions import distributions
 from formation.kernels.native import DrawStruct, load
+from formation.run.distributions import distributions
 from formation.run.sample import Sample
 
 DRAWS = 10**6
@@ -33,7 +33,7 @@ def test_a_million_draws_never_return_a_token_of_no_probability_and_follow_the_o
     """A fair sampler is further away once in 100,000 seeds; this seed is fixed."""
     z = np.array([*(2.0 - 0.4 * (7 * place % 18) for place in range(18)), -2000.0, -900.0], np.float32)
     chain = Chain(Sample(1.25, top_k=15, top_p=0.97, min_p=0.06, seed=9))
-    found = distributions(chain, z, chain.edited(z))
+    found = distributions(chain.sampler, z, chain.edited(z))
     assert {"POSITIVE", "TRUNCATED(top-k)", "TRUNCATED(top-p)", "TRUNCATED(min-p)"} == {str(found.zero(token)) for token in range(len(z))}
     logs = [found.sampler.logprob_nats(token) for token in range(len(z))]
     pairs = list(zip(counts(chain, z), logs, strict=True))

@@ -132,14 +132,6 @@ def test_an_occurrence_that_is_not_there_is_not_measured() -> None:
     assert second.finding.value is not None and "asked for was occurrence 3" in third.finding.caveat
 
 
-def test_a_slope_is_that_of_least_squares() -> None:
-    from formation.dialogue.claims.at_positions import line
-
-    steepness, half = line([1.0, 2.0, 4.0, 3.0])
-    assert (0.8, pytest.approx(4.303 * math.sqrt(1.8 / 2 / 5), rel=1e-12)) == (pytest.approx(steepness), half)
-    assert (1.0, 0.0) == line([1.0, 2.0, 3.0])
-
-
 def test_a_trial_finds_a_tensor_that_was_changed(tmp_path: Path) -> None:
     """Bytes are changed between the two readings: what is counted is what is there, not what ought to be"""
     path = two_checkpoints(tmp_path)[0]

@@ -59,7 +59,7 @@ def test_simulated_stops_name_rule_message_and_characters(capsys: pytest.Capture
         'both end                 7     6[3:8] "[END]" 7[13:18] "[END]"',
         'any ends and 9 messages  9     9[0:5] "[END]"',
         "500 messages             never",
-        "3 tokens                 cannot be told: a transcript does not say its tokens",
+        "3 tokens                 cannot be told: nothing here says its tokens",
     ] == out.splitlines()
     told, _ = run(capsys, 0, "--simulate-stops", OWN, "--stop", *rules, "--json")
     first, second, never, unknown = json.loads(told)["outcomes"]

@@ -12,7 +12,7 @@ from tests.dialogue.golden import OWN
 from formation.cli.main import build_parser
 from formation.dialogue.event_table import EVENTS, RECORDS, Field
 from formation.dialogue.stop_words import DEFAULT, read_rule
-from formation.dialogue.zero import Kind
+from formation.ledger.zero import Kind
 
 PAGE = (Path(__file__).parents[2] / "docs" / "dialogue.md").read_text()
 START, END = "dialogue/event_table.py -->\n", "<!-- end of events -->"
@@ -36,7 +36,7 @@ def test_the_tables_of_events_are_those_of_the_code() -> None:
 
 def test_the_commands_of_the_page_are_commands_and_its_rules_are_rules() -> None:
     commands = re.findall(r"^    formation (dialogue .*?)(?: +#.*)?$", PAGE, re.M)
-    assert 8 == len(commands)
+    assert 9 == len(commands)
     for command in commands:
         build_parser().parse_args(shlex.split(command))
     rows = PAGE.split("| condition | holds when |")[1].split("\n\n")[0]

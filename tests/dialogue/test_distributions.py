@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 
 from formation.dialogue import event_table
 from formation.dialogue.chain import Chain, chain_of, documents
-from formation.dialogue.distributions import DRAWS, Distributions, distributions
 from formation.dialogue.edits import Edits, Mask
-from formation.dialogue.measure import TOPS, document, measure
-from formation.dialogue.zero import NO_SUCH_TOKEN, Kind
+from formation.dialogue.measure import document, measure
 from formation.errors import EvidenceError, UsageError
 from formation.kernels import ops, readout
 from formation.ledger import canonical, formulas
+from formation.ledger.fields import TOPS
+from formation.ledger.zero import NO_SUCH_TOKEN, Kind
+from formation.run.distributions import DRAWS, Distributions, distributions
 from formation.run.sample import Choice, Greedy, Sample
 
 mpmath.mp.dps = 50
@@ -27,7 +28,7 @@ F = np.float32
 
 def of(chain: Chain, logits: list[float], history: tuple[int, ...] = ()) -> Distributions:
     z = np.array(logits, F)
-    return distributions(chain, z, chain.edited(z, history))
+    return distributions(chain.sampler, z, chain.edited(z, history))
 
 
 LOGITS = st.lists(st.floats(-60, 60, width=32), min_size=1, max_size=24)
@@ -115,7 +116,7 @@ def test_each_draw_is_one_of_the_described_distribution_bit_for_bit(logits, temp
             chain.choose(z, position)
         return
     choice = chain.choose(z, position)
-    found = distributions(chain, z, chain.edited(z))
+    found = distributions(chain.sampler, z, chain.edited(z))
     assert choice.draw is not None
     found.check(choice.draw)
     assert choice.id not in masks[0].ids
@@ -192,7 +193,7 @@ def test_an_allowing_mask_puts_all_others_out_and_ties_stay_with_the_lower_id() 
     z = np.array([9.0, 1.0, 1.0, 1.0], F)
     chain = Chain(Greedy(), Edits(masks=(Mask("only", frozenset({2, 3}), allow=True),)))
     assert 2 == chain.choose(z, 0).id
-    found = distributions(chain, z, chain.edited(z))
+    found = distributions(chain.sampler, z, chain.edited(z))
     assert ["MASKED(only)", "MASKED(only)", "POSITIVE", "TRUNCATED(greedy)"] == [str(found.zero(token)) for token in range(4)]
     assert (1, 2) == found.edited.ranks(3) and None is found.edited.ranks(0)
 

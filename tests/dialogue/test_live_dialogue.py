@@ -23,7 +23,7 @@ from formation.cli.main import main
 from formation.dialogue import events, formats
 from formation.dialogue.conduct import LOSSLESS, TEXT
 
-QUICK = ("--memory", "64MiB", "--threads", "1")
+QUICK = ("--memory", "64MiB", "--threads", "1", "--no-bundles")
 
 
 @pytest.fixture(scope="module")

@@ -17,11 +17,11 @@ from tests.dialogue.small_sides import StoppedClock, a_side, two_checkpoints
 from formation.dialogue import conduct, events
 from formation.dialogue.chain import Chain
 from formation.dialogue.conduct import Terms
-from formation.dialogue.distributions import distributions
 from formation.dialogue.local import LocalSide
 from formation.dialogue.remote import RemoteSide, connect
 from formation.dialogue.remote_http import Patience
 from formation.dialogue.side import Manner, Turn
+from formation.run.distributions import distributions
 
 QUICK = Patience(connect_seconds=5, pause_seconds=10, answer_seconds=20, attempts=2, first_wait_seconds=0.001)
 PAGE = Path(__file__).parents[2] / "docs" / "remote.md"
@@ -127,7 +127,7 @@ class Checkpoint:
         side, said = self.side, []
         with self.lock:
             for step in side.engine.generate(side.prompt(turns), most, stop=side.stop):
-                found = distributions(Chain(), step.logits, Chain().edited(step.logits)).model
+                found = distributions(Chain().sampler, step.logits, Chain().edited(step.logits)).model
                 best = np.argsort(-step.logits, kind="stable")[: self.tops]
                 top = tuple((side.tokenizer.token_bytes(int(each)), float(found.logprob_nats(int(each)) or 0)) for each in best)
                 said.append(Said(side.tokenizer.token_bytes(step.id), float(found.logprob_nats(step.id) or 0), top))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import formation
 from formation.cli.main import main
-from formation.dialogue import jsonl
+from formation.dialogue import jsonl, score
 from formation.dialogue.chance import count
 from formation.dialogue.local import open_local
 from formation.dialogue.score import END_OF_TURN, event_of
@@ -24,8 +24,9 @@ from formation.dialogue.taught import Speaker, speaker_of, taught
 from formation.dialogue.transcript import PROMPT, Message, Transcript
 from formation.errors import UsageError
 from formation.ledger import start
-from formation.run.generate import Engine
+from formation.run.generate import Engine, Step
 from formation.samples import folder
+from recorded_runs import Cut, contents
 
 SAMPLE = folder("kimi_k25")
 SAID = ("What does len do?", "It counts.<|im_end|>", "And  for\nstrings?  ", "Characters.", "[END]", "[END]")
@@ -195,8 +196,9 @@ def test_what_a_side_said_here_scores_as_it_was_said(tmp_path: Path, speaker: Sp
     assert ids == [row["id"] for row in rows][: len(ids)]
     for event, row in zip(pieces, rows, strict=False):
         model = event["measured"]["model"]
-        assert (model["rank_low"], model["rank_high"], event["position"]) == (row["rank_low"], row["rank_high"], row["position"])
-        assert model["logprob_nats"] == pytest.approx(row["logprob_nats"], rel=0, abs=1e-12)
+        names = ("logprob_nats", "rank_low", "rank_high", "entropy_nats", "varentropy", "top_masses", "zero")
+        assert [model[name] for name in names] == [row[name] for name in names]  # to the last bit
+        assert event["position"] == row["position"]
 
 
 def test_the_terminal_tells_the_figures_and_makes_hostile_text_harmless(usual: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -257,3 +259,50 @@ def test_a_dialogue_longer_than_the_models_context_is_refused_before_anything_be
     assert 0 == main([usual[0], str(long), *usual[2:], *as_("lamp"), "--messages", "2", "--parity", "none", "--rows", "none"])
     rows = [json.loads(line) for line in (tmp_path / "out" / "tokens.jsonl").read_text().splitlines()]
     assert {1} == {row["message"] for row in rows}
+
+
+# ---- an event of several tokens, and a score that was cut off
+
+
+def test_a_text_of_several_tokens_is_counted_by_its_first_and_its_chance_told_where_it_was_said(
+    usual: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], speaker: Speaker
+) -> None:  # fmt: skip
+    whole = speaker.tokenizer.encode(" does len do?")
+    assert 2 < len(whole)
+    assert 0 == main([*usual, *as_("lamp"), "--event", " does len do?", "--parity", "none", "--rows", "none"])
+    assert f"all {len(whole)} tokens of it: said 1 times, with " in capsys.readouterr().out
+    count = json.loads((tmp_path / "out" / "summary.json").read_text())["sides"][0]["count"]
+    rows = [json.loads(line) for line in (tmp_path / "out" / "tokens.jsonl").read_text().splitlines()]
+    begin = next(n for n, row in enumerate(rows) if row["id"] == whole[0])
+    assert whole == [row["id"] for row in rows[begin : begin + len(whole)]]
+    expected = math.fsum(row["logprob_nats"] for row in rows[begin : begin + len(whole)])
+    assert {"ids": whole, "said": 1, "logprob_nats": [expected]} == count["whole"]
+    assert whole[:1] == count["ids"] and count["observed"] == sum(row["id"] == whole[0] for row in rows) >= 1
+    assert math.exp(expected) <= rows[begin]["event_probability"]
+
+
+def test_a_score_that_was_cut_off_goes_on_to_the_same_files(usual: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    straight = [*usual[:-1], str(tmp_path / "straight")]
+    assert 0 == main([*straight, *as_("lamp"), "--parity", "none"])
+    take, seen = score.Chances.__call__, []
+
+    def cut(self: score.Chances, step: Step) -> None:
+        seen.append(step)
+        if len(seen) == 5:
+            raise Cut
+        take(self, step)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(score.Chances, "__call__", cut)
+        with pytest.raises(Cut):
+            main([*usual, *as_("lamp"), "--parity", "none"])
+    assert 3 == main([*usual, *as_("lamp"), "--parity", "none"])  # something is there
+    assert 0 == main([*usual, *as_("lamp"), "--parity", "none", "--resume"])
+    assert contents(tmp_path / "straight" / "a.ofb") == contents(tmp_path / "out" / "a.ofb")
+    assert (tmp_path / "straight" / "tokens.jsonl").read_bytes() == (tmp_path / "out" / "tokens.jsonl").read_bytes()
+
+
+def test_another_score_is_not_gone_on_with(usual: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert 0 == main([*usual, *as_("lamp"), "--parity", "none", "--rows", "none"])
+    assert 1 == main([*usual, *as_("lamp"), "--parity", "none", "--rows", "none", "--messages", "1", "--resume"])
+    assert "expected a recording of run" in capsys.readouterr().err

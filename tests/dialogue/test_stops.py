@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.dialogue.golden import OWN, RECORDED, needs_recorded
+from tests.dialogue.small_sides import StoppedClock, a_side, two_checkpoints
 
-from formation.dialogue import formats
+from formation.dialogue import conduct, events, formats
 from formation.dialogue.conditions import Amounts, AtLeast, Cycle, Ends, Nothing, Said, Same, Span
-from formation.dialogue.simulate import USUAL, outcome, simulate
+from formation.dialogue.simulate import USUAL, outcome, simulate, simulate_log
 from formation.dialogue.stop_words import DEFAULT, read_rule
 from formation.dialogue.stops import Evidence, Rule, Stops
 from formation.dialogue.transcript import Message, Transcript
@@ -259,3 +262,35 @@ def test_what_is_no_rule_is_refused_with_an_example(words: str) -> None:
     with pytest.raises(UsageError) as caught:
         read_rule(words)
     assert caught.value.hint
+
+
+# ---- a log
+
+
+def test_a_log_tells_what_a_transcript_does_not(tmp_path: Path) -> None:
+    """Rules of tokens, of seconds and bytes where their times are beside it, and where within a turn they hold"""
+    log = a_log(tmp_path, "4 messages")
+    found = list(events.read(log))
+    rules = [read_rule(words) for words in ("3 messages", "5 tokens", "1000 tokens", "2 seconds", "1MB read", "any ends", "5 tokens and any ends")]
+    told = simulate_log(found, rules, {number: (0.5 * number, 1 << 18) for number in range(len(found))})
+    assert [3, 1, None, 0, None, None, None] == [each.evidence and each.evidence.after for each in told]
+    assert [False, True, True] == [told[place].evidence.within for place in (0, 1, 3)]  # type: ignore[union-attr]
+    assert (("tokens", 5),) == told[1].evidence.amounts  # type: ignore[union-attr]
+    without = simulate_log(found, rules, {})
+    assert [("seconds",), ("bytes",)] == [each.unknown for each in without if each.unknown]
+    assert told[1] == without[1]
+
+
+def test_a_log_says_of_its_own_rule_what_ended_it(tmp_path: Path) -> None:
+    log = a_log(tmp_path, "7 tokens")
+    *_, end = events.read(log)
+    (outcome,) = simulate_log(list(events.read(log)), [read_rule("7 tokens")], {})
+    assert outcome.evidence and end.body["evidence"] == outcome.evidence.document()
+
+
+def a_log(folder: Path, stop: str) -> Path:
+    """Of a dialogue of two sides of four tokens a turn"""
+    kimi, qwen = two_checkpoints(folder)
+    with a_side("owl", kimi, 1) as owl, a_side("lamp", qwen, 2) as lamp:
+        conduct.begin(folder / "talk.dlg", [owl, lamp], conduct.Terms(stops=(stop,)), clock=StoppedClock()).run()
+    return folder / "talk.dlg" / events.NAME

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from formation.dialogue import reach
-from formation.dialogue.zero import DTYPES, HALF_OF_SMALLEST, Kind, Zero, of_logprob, of_report, prints_zero
+from formation.ledger.zero import DTYPES, HALF_OF_SMALLEST, Kind, Zero, of_logprob, of_report, prints_zero
 from formation.samples import folder
 from formation.text import Tokenizer, load_tokenizer
 from formation.text.files import read_object

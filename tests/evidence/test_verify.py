@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.evidence import test_verify_integrity, test_verify_ledger, vectors, whole_bundles
+from tests.evidence import declared, test_verify_integrity, test_verify_ledger, vectors, whole_bundles
 from tests.evidence.broken_bundles import refused, report_of, states
 from tests.evidence.whole_bundles import SAMPLE, Kind, edit_document, later, make, reseal
 from tools import check_list
@@ -131,21 +131,23 @@ def test_weights_says_how_many_tensors_are_named(names: tuple[str, ...], said: s
 # ---- declarations, predicate
 
 
-@pytest.mark.parametrize(
-    ("name", "change"),
-    [
-        pytest.param("host.json", lambda data: data.replace(b'"cores":2', b'"cores":-2'), id="a number of cores below 0"),
-        pytest.param("host.json", lambda data: data.replace(b'"cores"', b'"corer"'), id="another field"),
-        pytest.param("io.jsonl", lambda data: data.split(b"\n", 1)[1], id="a step without account"),
-        pytest.param("io.jsonl", lambda data: data + data.split(b"\n", 1)[0] + b"\n", id="an account too many"),
-        pytest.param("io.jsonl", lambda data: data[:-1], id="no LF at the end"),
-        pytest.param("io.jsonl", lambda data: data.replace(b'"seconds":0.5', b'"seconds":"0.5"', 1), id="text for a number"),
-    ],
-)
-def test_v33_declarations_in_another_form_are_refused(name: str, change: Any, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (bundle / name).write_bytes(change((bundle / name).read_bytes()))
+@pytest.mark.parametrize("name", declared.WRONG)
+def test_v33_declarations_in_another_form_are_refused(name: str, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, change = declared.WRONG[name]
+    (bundle / file).write_bytes(change((bundle / file).read_bytes()))
     reseal(bundle)
     refused(capsys, bundle, "V33")
+
+
+@pytest.mark.parametrize("name", declared.RIGHT)
+def test_machines_that_went_on_are_told(name: str, bundle: Path) -> None:
+    from_lines = declared.RIGHT[name]
+    edit_document(bundle, "host.json", declared.went_on(*from_lines))
+    reseal(bundle)
+    report = report_of(bundle)
+    assert () == report.failed
+    told = next(outcome.finding.checked for outcome in report.outcomes if outcome.check.name == "declarations")
+    assert f"machines of host.json: {1 + len(from_lines)}; lines of io.jsonl, one for each step: 3" == told
 
 
 @pytest.mark.parametrize(

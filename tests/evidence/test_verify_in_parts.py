@@ -22,7 +22,7 @@ from tests.evidence.whole_bundles import SAMPLE, Kind, edit_lines, make, reseal
 from tests.ledger.small_ledger import Line
 
 from formation.errors import EnvironmentFault
-from formation.evidence import ledger_parts, verify
+from formation.evidence import ledger_parts, verify, worker
 from formation.evidence.container import Container
 from formation.evidence.ledger_pass import Found
 from formation.evidence.worker import Worker
@@ -294,7 +294,7 @@ def alive(process: Path) -> bool:
 
 
 def test_a_short_ledger_is_read_by_this_process() -> None:
-    assert 1 == ledger_parts.processes(ledger_parts.LONG - 1)
+    assert 1 == worker.processes(worker.LONG - 1)
 
 
 def test_checks_of_the_parts_are_those_of_the_whole(used: Used, sound: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -12,6 +13,8 @@ from tests.evidence.broken_bundles import STEP, edit, flip, refused, replace_row
 from tests.evidence.whole_bundles import GREEDY, SAMPLE, Kind, edit_document, edit_lines, make, reseal, ulp_more
 from tests.ledger.small_ledger import Line, at, with_vector
 from tests.ledger.small_ledger import ulp_more as vector_ulp_more
+
+from formation.ledger.formulas import DERIVED, recompute
 
 pytestmark = pytest.mark.usefixtures("no_keys_of_the_user")
 
@@ -161,14 +164,36 @@ def test_v27_a_draw_that_is_not_the_seeds_is_refused(sampled: Path, capsys: pyte
     refused(capsys, sampled, "V27")
 
 
-def test_v27_another_probability_than_the_intervals_is_refused(sampled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_v25_another_probability_than_the_intervals_is_refused(sampled: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def wider(lines: list[Line]) -> None:
         values = at(lines, STEP, "sampler")["measured"]
         values["low"], values["high"] = values["low"] / 2, (1 + values["high"]) / 2
 
     edit_lines(sampled, wider)
     reseal(sampled)
+    refused(capsys, sampled, "V25")
+
+
+@pytest.mark.parametrize("field", ["tempered_score", "tempered_mean", "tempered_rank_high", "sampler_top_masses", "sampler_log_sum_exp"])
+def test_v27_numbers_of_another_temperature_are_refused(sampled: Path, capsys: pytest.CaptureFixture[str], field: str) -> None:
+    """At temperature 1, with nothing cut off, they are those of the model's own distribution, bit for bit"""
+
+    def step_up(lines: list[Line]) -> None:
+        line = at(lines, STEP, "sampler")
+        line["measured"][field] = stepped(line["measured"][field])
+        for name in DERIVED:
+            if name in line["derived"]:
+                line["derived"][name] = recompute(name, line["measured"] | line["derived"])
+
+    edit_lines(sampled, step_up)
+    reseal(sampled)
     refused(capsys, sampled, "V27")
+
+
+def stepped(value: Any) -> Any:
+    if isinstance(value, list):
+        return [*value[:-1], stepped(value[-1])]
+    return value + 1 if isinstance(value, int) else math.nextafter(value, math.inf)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
     make(folder)                              greedy, all rows
     make(folder, Kind(sampler=SAMPLE))        sampled, at temperature 1
+    make(folder, SCORED)                      a given text, of which two stretches are scored; DRAWN: by a sampler that chose them
     make(folder, Kind(rows="none", …))        and so on; `reseal` signs what a test has changed, as its owner could
 """
 
@@ -12,7 +13,7 @@ import math
 import random
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -38,12 +39,16 @@ NAMES = ("a.weight", "b.weight", "c.weight")
 MATRIX = {"file": "model.safetensors", "dtype": "F32", "shape": [2, 2]}
 TENSORS = [MATRIX | {"name": name, "begin": 16 * i, "end": 16 * i + 16} for i, name in enumerate(NAMES)]
 ROOT = merkle.root_of(merkle.leaf_hash(canonical.encode(row)) for row in TENSORS).hex()
-CHECKPOINT = {"files": FILES, "tensor_table": TENSORS, "tensor_table_root": ROOT}
+CHECKPOINT: dict[str, Any] = {"files": FILES, "tensor_table": TENSORS, "tensor_table_root": ROOT}
 HOST = {
     "formation": "0.1.0", "python": "3.11.7", "system": "Linux", "kernels": "avx2", "cores": 2, "threads": 2, "memory_bytes": 1 << 33,
-    "memory_budget_bytes": 1 << 32, "kv_cache": True, "file_system": {"kind": "ext4", "source": "local"},
+    "memory_budget_bytes": 1 << 32, "kv_cache": True, "file_system": {"kind": "ext4", "source": "local"}, "guess": True, "mirrors": [],
+    "resumed": [],
 }  # fmt: skip
-SHARED = {"parts": [], "shards": ["model.safetensors"], "seconds": 0.5, "disk_bytes": 96, "unused_bytes": 0}
+SHARED = {
+    "parts": [], "shards": ["model.safetensors"], "seconds": 0.5, "shared_by": 1, "disk_bytes": 96, "mirror_bytes": 32, "unused_bytes": 16,
+    "guessed_bytes": 0, "guessed_unused_bytes": 16,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,11 +63,26 @@ class Kind:
     steps: str = "standard"
     nonce: str | None = None
     repeat: bool = False
+    checkpoint: Mapping[str, Any] = field(default_factory=lambda: CHECKPOINT)
+
+
+MODELS = {"score": "chosen_logit", "log_sum_exp": "log_sum_exp", "mean": "mean_logit", "mean_square": "mean_square_logit", "top_masses": "top_masses"}
+
+
+def of_model(name: str, head: dict[str, Any]) -> Any:
+    """What tempered or sampler say where they are the model's distribution"""
+    name = name.partition("_")[2]
+    return head["logprob"] / math.log(2) if name == "logprob_bits" else head[MODELS.get(name, name)]
+
+
+SPANS = [[2, 4], [6, 8]]
+SCORED = Kind(prompt=(3, 5, 11, 3, 7, 8, 13, 21), tokens=4, sampler={"method": "forced", "scored": SPANS})
+DRAWN = replace(SCORED, sampler={**SAMPLE, "scored": SPANS}, rows="none")
 
 
 def anchor_of(kind: Kind) -> Anchor:
-    listed = sha256(canonical.encode(FILES)).hexdigest()
-    return Anchor(kind.prompt, "Say it", listed, ROOT, NAME, DIGEST, kind.sampler, kind.tokens, (38, 39), kind.nonce)
+    listed, stop = sha256(canonical.encode(kind.checkpoint["files"])).hexdigest(), () if "scored" in kind.sampler else (38, 39)
+    return Anchor(kind.prompt, "Say it", listed, kind.checkpoint["tensor_table_root"], NAME, DIGEST, kind.sampler, kind.tokens, stop, kind.nonce)
 
 
 class BundleMaker(Maker):
@@ -72,17 +92,20 @@ class BundleMaker(Maker):
         super().__init__(router, steps=kind.steps, **model)
         self.kind, self.anchor = kind, anchor_of(kind)
         self.input = kind.prompt[0]
+        self.given: int | None = None
         self.embeddings: dict[int, list[float]] = {}
         self.rows: dict[str, list[bytes]] = {}
 
     def lines(self) -> Iterator[Line]:
-        run_id, last = self.anchor.run_id, len(self.kind.prompt) - 1
+        run_id, last, steps = self.anchor.run_id, len(self.kind.prompt) - 1, self.anchor.steps()
         yield self.run() | {"run_id": run_id}
         once: list[Line] = []
-        for position in range(last + self.kind.tokens):
+        for position in range(steps.positions):
             if position <= last:
                 self.input = self.kind.prompt[position]
-            made = once or self.position(position, "prompt" if position < last else "generated", str(self.kind.sampler["method"]))
+            kind = self.anchor.step_kind(position) if position in steps else "prompt"
+            self.given = self.anchor.given(position) if position in steps else None
+            made = once or self.position(position, kind, str(self.kind.sampler["method"]))
             once = made if self.kind.repeat and position >= last else []
             yield from ({**line, "run_id": run_id, "position": position} for line in made)
 
@@ -94,22 +117,25 @@ class BundleMaker(Maker):
             self.input = by_slot["token"]["id"]
             if method == "sample":
                 sampler = next(line for line in made if line["slot"] == "sampler")
-                sampler["measured"] = self.drawn(position, by_slot["lm_head"]["logprob"])
+                sampler["measured"] |= self.drawn(position, by_slot["lm_head"])
+                sampler["derived"] = {name: of_model(name, by_slot["lm_head"]) for name in sampler["derived"]}
         return made
 
     def token(self, row: list[float], method: str) -> int:
-        """Never a stop id, whose logits are low"""
-        return super().token(row, method)
+        """Never a stop id, whose logits are low, unless it is given"""
+        return super().token(row, method) if self.given is None else self.given
 
     def logits(self) -> list[float]:
         row = super().logits()
         return [z - 50 if v in (38, 39) else z for v, z in enumerate(row)]
 
-    def drawn(self, position: int, logprob: float) -> dict[str, Any]:
-        """An interval of the token's probability around the draw"""
-        draw, width = uniform(7, 1, position + 1), math.exp(logprob)
+    def drawn(self, position: int, head: dict[str, Any]) -> dict[str, Any]:
+        """An interval of the token's probability around the draw, at temperature 1, without a filter: all numbers are the model's"""
+        draw, width = uniform(7, 1, position + 1), math.exp(head["logprob"])
         low = min(max(draw - width / 2, 0.0), 1 - width)
-        return {"method": "sample", "draw": draw, "low": low, "high": low + width, "kept": self.shape["vocabulary"], "kept_mass": 1}
+        own = {"draw": draw, "low": low, "high": low + width, "kept": self.shape["vocabulary"], "kept_mass": 1, "truncated_mass": 0}
+        ranks = {"tempered_rank_low": head["rank_low"], "tempered_rank_high": head["rank_high"]}
+        return own | ranks | {f"{prefix}_{name}": of_model(f"_{name}", head) for prefix in ("tempered", "sampler") for name in MODELS}
 
     def with_rows(self, made: list[Line]) -> None:
         """x' = fl(fl(x + a) + m) in binary32; the same id has the same embedding"""
@@ -129,7 +155,7 @@ class BundleMaker(Maker):
 
     def write(self, folder: Path) -> None:
         folder.mkdir(parents=True)
-        positions = len(self.kind.prompt) - 1 + self.kind.tokens
+        positions = self.anchor.steps().positions
         with (folder / "ledger.jsonl").open("wb") as file:
             if self.kind.rows == "none":
                 file.writelines(canonical.encode(line) + b"\n" for line in self.lines())
@@ -164,10 +190,9 @@ def make(folder: Path, kind: Kind = Kind(), **model: Any) -> Path:
     maker.write(folder)
     (folder / "anchor.json").write_bytes(maker.anchor.encode())
     write(folder, "contract.json", {"name": NAME, "digest": DIGEST, "cases": VECTORS["cases"]})
-    write(folder, "checkpoint.json", CHECKPOINT)
+    write(folder, "checkpoint.json", kind.checkpoint)
     write(folder, "host.json", HOST)
-    last = len(kind.prompt) - 1
-    accounts = (canonical.encode({"position": last + n, **SHARED}) + b"\n" for n in range(kind.tokens))
+    accounts = (canonical.encode({"position": position, **SHARED}) + b"\n" for position in maker.anchor.steps())
     (folder / "io.jsonl").write_bytes(b"".join(accounts))
     write(folder, "parity.json", parity_of(folder, kind, maker))
     reseal(folder)
@@ -177,7 +202,7 @@ def make(folder: Path, kind: Kind = Kind(), **model: Any) -> Path:
 def parity_of(folder: Path, kind: Kind, maker: Maker) -> dict[str, Any]:
     if kind.parity == "none":
         return {"parity": "not claimed"}
-    cells = (len(kind.prompt) - 1 + kind.tokens) * maker.shape["layers"]
+    cells = maker.anchor.steps().positions * maker.shape["layers"]
     compared = {"logits_compared": kind.tokens, "cache_entries_compared": cells}
     if kind.parity == "replay":
         return {"parity": "passed", "method": "replay", **compared}

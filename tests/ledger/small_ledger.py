@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from formation.exact64 import exp64
 from formation.kernels import reference_choose
 from formation.kernels.choices import Router
 from formation.ledger import canonical, fields
@@ -99,7 +100,8 @@ class Maker:
             embed |= {f"dla{c}": self.random.gauss(0, 1) for c in fields.COMPONENTS}
         slots = [("embed", embed), *((f"layer {n}", values) for n, values in enumerate(made))]
         if step:
-            slots += [("lm_head", self.head(embed, made, rows[-1], y)), ("sampler", sampler(method)), ("token", {"id": y, "bytes": "4pyT"})]
+            slots += [("lm_head", self.head(embed, made, rows[-1], y)), ("sampler", sampler(method, rows[-1], y))]
+            slots.append(("token", {"id": y, "bytes": "4pyT"}))
         return [self.line(position, slot, kind, values) for slot, values in slots]
 
     def line(self, position: int, slot: str, kind: str, values: dict[str, Any]) -> Line:
@@ -236,7 +238,8 @@ class Maker:
             "final_scale": math.sqrt(dot(self.x, self.x) / self.shape["hidden"] + 1e-6),
             "rank_low": 1 + sum(z > row[y] for z in row), "rank_high": sum(z >= row[y] for z in row),
             "logprob": row[y] - lse, "surprisal_nats": lse - row[y], "surprisal_bits": (lse - row[y]) / math.log(2), "entropy_nats": lse - mean,
-            "varentropy": square - mean * mean, "top_margin": row[top[0]] - row[top[1]],
+            "varentropy": square - mean * mean, "top_margin": row[top[0]] - row[top[1]], "zero_kind": "POSITIVE",
+            "top_masses": tops([row[v] for v in top], lse),
             "arrival_layer": {"absent": "never"} if late is None else late,
             "direction_norm": 1.25, "direction_norm_centred": 1.5, "direction_norm_runner_up": 1.75,
             "exact_logit": math.fsum([embed["dla"], *parts]), "dla_logit": total, "lm_head_rounding": row[y] - total,
@@ -283,10 +286,47 @@ def lens(prefix: str, row: list[float], final: list[float], y: int) -> dict[str,
     }  # fmt: skip
 
 
-def sampler(method: str) -> dict[str, Any]:
+def tops(best: list[float], lse: float) -> list[float]:
+    """Of scores, descending: with the library's exponential, as these must have its bits"""
+    found = []
+    for count in (1, 5, 20):
+        total = 0.0
+        for z in best[:count]:
+            total += exp64(z - lse)
+        found.append(total)
+    return found
+
+
+SAMPLED = [field.name for field in fields.fields_of("sampler", "minimal") if "greedy" in field.absent]
+
+
+def sampler(method: str, row: list[float], y: int, temperature: float = 0.8, kept: int = 5) -> dict[str, Any]:
+    """The draw is in the middle of y's interval, and the `kept` largest logits are left"""
     if method != "sample":
-        return {"method": method, **{name: {"absent": method} for name in ("draw", "low", "high", "kept", "kept_mass")}}
-    return {"method": method, "draw": 0.5, "low": 0.4375, "high": 0.625, "kept": 5, "kept_mass": 0.75}
+        return {"method": method, **{name: {"absent": method} for name in SAMPLED}}
+    order, highest = descending(row), max(row)
+    kept = max(kept, order.index(y) + 1)
+    scores = row if temperature == 1 else [z / temperature - highest / temperature for z in row]
+    left = sorted(order[:kept])
+    centred = scores if kept == len(row) else [z / temperature - highest / temperature for z in row]
+    tempered, drawn = of_scores("tempered", scores, range(len(row)), y), of_scores("sampler", centred, left, y)
+    q = {v: math.exp(centred[v] - drawn["sampler_log_sum_exp"]) for v in left}
+    low, mass = math.fsum(q[v] for v in left if v < y), math.fsum(math.exp(scores[v] - tempered["tempered_log_sum_exp"]) for v in left)
+    ranks = {"tempered_rank_low": 1 + sum(x > scores[y] for x in scores), "tempered_rank_high": sum(x >= scores[y] for x in scores)}
+    interval = {"draw": low + q[y] / 2, "low": low, "high": low + q[y], "kept": kept, "kept_mass": min(mass, 1.0)}
+    if kept == len(row):
+        interval["kept_mass"] = 1
+    return {"method": method, **interval, "truncated_mass": 1 - interval["kept_mass"], **ranks, **tempered, **drawn}
+
+
+def of_scores(prefix: str, scores: list[float], left: Sequence[int], y: int) -> dict[str, Any]:
+    lse, p = softmax([scores[v] for v in left])
+    mean = math.fsum(a * scores[v] for a, v in zip(p, left, strict=True))
+    square = math.fsum(a * scores[v] * scores[v] for a, v in zip(p, left, strict=True))
+    values: dict[str, Any] = {"score": scores[y], "log_sum_exp": lse, "mean": mean, "mean_square": square}
+    values |= {"top_masses": tops(sorted((scores[v] for v in left), reverse=True)[:20], lse), "logprob": scores[y] - lse}
+    values |= {"logprob_bits": (scores[y] - lse) / math.log(2), "entropy_nats": lse - mean, "varentropy": square - mean * mean}
+    return {f"{prefix}_{name}": value for name, value in (values | {"zero_kind": "POSITIVE"}).items()}
 
 
 def small_ledger() -> list[Line]:

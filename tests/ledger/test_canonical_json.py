@@ -217,6 +217,17 @@ def test_a_megabyte_that_would_take_a_quadratic_reader_hours_is_refused(case):
     assert refusal(QUADRATIC[case], canonical.LINE)
 
 
+COMMAS = canonical.MOST_COMMAS
+
+
+@pytest.mark.parametrize("data", [b"[" + b"[]," * (COMMAS + 1) + b"[]]", b'"' + b"," * (COMMAS + 1) + b'"'], ids=["empty lists", "text"])
+def test_more_commas_than_a_document_may_have_are_refused_before_anything_is_made_of_them(data):
+    assert f"expected at most {COMMAS} commas, got {COMMAS + 1}" == refusal(data, canonical.DOCUMENT)
+    with pytest.raises(canonical.CanonicalRefusal, match="commas"):
+        canonical.encode("," * (COMMAS + 1), limits=canonical.DOCUMENT)
+    assert COMMAS == len(canonical.decode(b'"' + b"," * COMMAS + b'"', limits=canonical.DOCUMENT))
+
+
 def test_the_size_is_looked_at_before_the_text():
     assert "at most 10 bytes" in refusal(b"\xef\xbb\xbf" + b"x" * 10, Limits(size_bytes=10, depth=1))
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_ledger import KINDS, MAKERS, Line, Maker, at, edited, grouped, small_ledger, ulp_more, with_vector
 
-from formation.ledger import canonical, derive, fields, formulas, routing, rules
+from formation.ledger import canonical, derive, fields, formulas, routing, rules, sampling
 from formation.ledger.gaps import RuleResult
 from formation.ledger.lines import Place, read_run, vector
 
@@ -44,7 +44,7 @@ def test_an_honest_ledger_obeys_every_rule(name: str) -> None:
 
 def test_a_rule_that_was_held_against_nothing_says_so() -> None:
     results = {result.rule: result.checked for result in rules.check([*LEDGER[:5]], KINDS[:1])}
-    assert (5, 0, 0) == (results[rules.CENSUS], results[rules.ATTRIBUTION], results[rules.DRAW])
+    assert (5, 0, 0) == (results[rules.CENSUS], results[rules.ATTRIBUTION], results[sampling.DRAW])
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -63,6 +63,8 @@ def test_the_writer_derives_what_the_rules_ask_for(name: str) -> None:
 # ---- one value changed
 
 STEP, LAYER = 1, "layer 1"
+DRAWN, OF_SCORES = at(LEDGER, STEP, "sampler")["measured"], ("tempered", "sampler")
+ZERO_KINDS = (("lm_head", ""), ("sampler", "tempered_"), ("sampler", "sampler_"))
 EDITS: list[tuple[str, str, str, Callable[[Any], Any]]] = [
     # rule, slot, field, edit
     *((rules.FORMULAS, "lm_head", name, plus(2.0**-48)) for name in ("logprob", "surprisal_nats", "surprisal_bits", "varentropy")),
@@ -86,8 +88,7 @@ EDITS: list[tuple[str, str, str, Callable[[Any], Any]]] = [
     (rules.LENS, "layer 2", "lens_top", lambda v: [v[1], v[0], *v[2:]]),
     (rules.LENS, "layer 2", "lens_top_logits", ulp_more(0)),
     (rules.LENS, "layer 2", "lens_runner_up_logit", lambda v: 2 * v),
-    (routing.CHOICE, LAYER, "chosen", lambda v: v[::-1]),
-    (routing.CHOICE, LAYER, "chosen", lambda v: [v[0], v[0]]),
+    *((routing.CHOICE, LAYER, "chosen", change) for change in (lambda v: v[::-1], lambda v: [v[0], v[0]])),
     (routing.CHOICE, LAYER, "runners_up", lambda v: [v[0], v[0], *v[2:]]),
     (routing.CHOICE, LAYER, "runners_up", lambda v: [at(LEDGER, STEP, LAYER)["measured"]["chosen"][0], *v[1:]]),
     (routing.CHOICE, LAYER, "runner_up_selection", with_vector(lambda v: v.reverse())),
@@ -120,13 +121,25 @@ EDITS: list[tuple[str, str, str, Callable[[Any], Any]]] = [
     (rules.ENTROPY, "lm_head", "varentropy", lambda v: -1e-9),
     (rules.ENTROPY, LAYER, "lens_entropy", lambda v: 4.0),
     (rules.ENTROPY, LAYER, "mid_lens_entropy", lambda v: -1e-9),
-    (rules.DRAW, "sampler", "draw", lambda v: 0.4374),
-    (rules.DRAW, "sampler", "draw", lambda v: 0.626),
-    (rules.DRAW, "sampler", "low", lambda v: 0.625),
-    (rules.DRAW, "sampler", "high", lambda v: 1.5),
-    (rules.DRAW, "sampler", "kept", lambda v: 0),
-    (rules.DRAW, "sampler", "kept", lambda v: 41),
-    (rules.DRAW, "sampler", "kept_mass", lambda v: 1.5),
+    *((sampling.DRAW, "sampler", "draw", lambda v, other=other: other) for other in (DRAWN["low"] - 1e-4, DRAWN["high"] + 1e-4)),
+    *((sampling.DRAW, "sampler", "low", change) for change in (lambda v: DRAWN["high"], plus(1e-9))),
+    (sampling.DRAW, "sampler", "high", lambda v: 1.5),
+    *((sampling.DRAW, "sampler", "kept", lambda v, other=other: other) for other in (0, 1, 41)),
+    *((sampling.DRAW, "sampler", "kept_mass", change) for change in (lambda v: 1.5, plus(1e-9))),
+    *((sampling.DRAW, "sampler", "truncated_mass", change) for change in (plus(1e-9), lambda v: -v)),
+    *((sampling.DRAW, "sampler", "tempered_rank_low", change) for change in (plus(1), lambda v: 0)),
+    *((sampling.DRAW, "sampler", "tempered_rank_high", change) for change in (plus(-1), lambda v: 41)),
+    *((sampling.DRAW, "sampler", f"{name}_logprob", plus(1e-9)) for name in OF_SCORES),
+    *((sampling.DRAW, "sampler", f"{name}_entropy_nats", plus(5.0)) for name in OF_SCORES),
+    *((sampling.DRAW, "sampler", f"{name}_entropy_nats", lambda v: -1e-9) for name in OF_SCORES),
+    *((sampling.DRAW, "sampler", f"{name}_varentropy", lambda v: -1e-9) for name in OF_SCORES),
+    *(
+        (rules.FORMULAS, "sampler", f"{prefix}_{name}", plus(2.0**-48))
+        for prefix in OF_SCORES
+        for name in ("score", "log_sum_exp", "mean", "mean_square", "logprob", "logprob_bits", "entropy_nats", "varentropy")
+    ),
+    *((rules.FORMULAS, slot, f"{name}zero_kind", lambda v: "UNDERFLOW(float16)") for slot, name in ZERO_KINDS),
+    (rules.FORMULAS, "lm_head", "top_masses", lambda v: [v[0], v[1], math.nextafter(v[2], 2.0)]),
 ]
 
 
@@ -254,7 +267,7 @@ def test_a_longer_direction_allows_more_and_one_without_a_scale_nothing() -> Non
 
 def test_a_greedy_token_that_is_not_the_first_of_the_largest_is_named() -> None:
     top = at(LEDGER, 2, "lm_head")["measured"]["top"]
-    assert "greedy token in lm_head at position 2" == broken_rules(edited(LEDGER, 2, "token", "id", lambda _: top[1]))[rules.DRAW].where
+    assert "greedy token in lm_head at position 2" == broken_rules(edited(LEDGER, 2, "token", "id", lambda _: top[1]))[sampling.DRAW].where
 
 
 def test_a_token_outside_the_largest_must_lie_behind_them() -> None:

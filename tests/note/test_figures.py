@@ -112,10 +112,6 @@ def test_numbers_are_rounded_for_print(value: object, told: str) -> None:
     assert told == words.number(value)
 
 
-def test_sizes_have_decimal_units() -> None:
-    assert ["999 bytes", "1 kB", "5.62 MB", "1.03 TB"] == [words.size(n) for n in (999, 1000, 5_617_024, 1_030_000_000_000)]
-
-
 def test_places_are_settled_to_a_thousandth_of_a_point() -> None:
     figure = Figure(10.00004, 5.0, [Line(1 / 3, 0.0, 2 / 3, 1e-9), Words(0.12345, 1, "0.12345")])
     assert [0.333, 0.0, 0.667, 0.0] == [figure.document()["marks"][0][name] for name in ("x", "y", "to_x", "to_y")]

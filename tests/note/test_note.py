@@ -250,7 +250,7 @@ def test_wrong_inputs_are_named(bundle: Path, tmp_path: Path, capsys: pytest.Cap
     assert "expected token 1 to 3, got 4" in refused(capsys, 2, bundle, "--token", 4, "--out", tmp_path / "note.pdf")
     assert "expected token 1 to 3, got 0" in refused(capsys, 2, bundle, "--token", 0, "--out", tmp_path / "note.pdf")
     assert "got nothing" in refused(capsys, 3, tmp_path / "nothing.ofb")
-    assert "no/note.pdf" not in refused(capsys, 3, bundle, "--out", tmp_path / "no" / "note.pdf")
+    assert "no/note.pdf, got No such file or directory" in refused(capsys, 3, bundle, "--out", tmp_path / "no" / "note.pdf")
     assert [] == list(tmp_path.iterdir())
 
 

@@ -133,5 +133,5 @@ def test_a_split_probe_wants_what_any_of_its_probes_wants() -> None:
 def test_a_value_that_is_not_finite_is_blamed_on_its_sequence_and_position() -> None:
     values = np.zeros((2, 3), np.float32)
     values[1, 2] = np.nan
-    with pytest.raises(NonFiniteError, match="residual of layer 4 at position 7 of sequence 2$"):
+    with pytest.raises(NonFiniteError, match=r"residual of layer 4 at position 7 of sequence 2$"):
         require_finite(Site(Tap.RESIDUAL, 4), np.array([3, 7 + 2 * SEQUENCE]), values)

@@ -57,6 +57,8 @@ def test_both_folders_give_bytes_and_are_counted_apart(made):
     assert min(disks.asked.values()) > 0
     assert min(read.values()) > 0
     assert stream.bytes_read == sum(read.values())
+    account = stream.take_accounting()
+    assert (stream.bytes_read, read["mirror"]) == (account.disk_bytes, account.mirror_bytes)
     alone, only = read_everything(checkpoint, Disks(), arrays)
     assert {"own": alone.bytes_read} == only
     assert alone.bytes_read == stream.bytes_read

@@ -4,12 +4,14 @@ An audit, with the weights, of a bundle that somebody else made:
 
     recorded.py    lines and rows, opened only as they were committed
     challenge.py   what is drawn, after the ledger was hashed
-    weights.py     the parts that are needed, hashed before use
-    layers.py      cells and columns computed again           steps.py   what is checked of every token
     prompt.py      the prompt's text against its ids
-    compare.py     bit for bit, value by value                execution.py   all of it in the order of the weights
+    examination.py the audit of one bundle, from its ledger to its report
+    weights.py     the parts that are needed, hashed before use, once for all bundles
+    layers.py      cells and columns computed again           steps.py   what is checked of every token
+    compare.py     bit for bit, value by value                course.py  these two, of one bundle, in the order of its run
+    execution.py   the courses of all bundles in the order of the weights
     odds.py        what would have been found                 report.py, seal.py   what is said of it, and signed
-    reexecute.py   the audit in one page
+    reexecute.py   audits in one page
 
 Parity, by whoever records:
 
@@ -17,7 +19,7 @@ Parity, by whoever records:
     stepwise.py    such a repetition, step by step with a KV cache
 """
 
-from formation.audit.reexecute import audit
+from formation.audit.reexecute import audit, audit_together
 from formation.audit.report import AuditReport
 
-__all__ = ["AuditReport", "audit"]
+__all__ = ["AuditReport", "audit", "audit_together"]

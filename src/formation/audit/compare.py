@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from formation.errors import BudgetError, FormationError, ReadError
 from formation.evidence.audited import LISTED
 from formation.ledger import canonical, lines
 from formation.ledger.formulas import ONE_LINE, recompute
@@ -44,12 +46,12 @@ class Unopened(Exception):
 
 
 class Findings:
-    """All that was compared so far, and what differed."""
+    """All that was compared so far of one bundle, and what differed. `fault` is what ended its audit, where something did."""
 
     def __init__(self) -> None:
         self.values = 0
-        self.rows = 0
         self.count = 0
+        self.fault: FormationError | None = None
         self._kept: dict[Difference, None] = {}
 
     def add(self, difference: Difference) -> None:
@@ -81,6 +83,16 @@ class Findings:
             self.add(unopened.difference)
             return False
         return True
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Around work for this bundle among others: an error there ends its audit, and no other's; one of the weights ends them all."""
+        try:
+            yield
+        except (ReadError, BudgetError):
+            raise
+        except FormationError as error:
+            self.fault = error
 
 
 ORDER = {"embed": -1, "lm_head": 1 << 30, "sampler": (1 << 30) + 1, "token": (1 << 30) + 2}

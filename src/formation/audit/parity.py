@@ -27,15 +27,17 @@ HINT = "capture changed the run, or the checkpoint changed during it"
 
 @dataclass(frozen=True)
 class Place:
-    """Where a run is repeated: this checkpoint, under this budget."""
+    """Where a run is repeated: this checkpoint, with these mirrors, under this budget."""
 
     checkpoint: str
+    mirrors: tuple[str, ...]
     memory: int
     threads: int
 
     @classmethod
     def of(cls, engine: Engine) -> Place:
-        return cls(str(engine.checkpoint.path), engine.budget, engine.threads)
+        checkpoint = engine.checkpoint
+        return cls(str(checkpoint.path), tuple(map(str, checkpoint.mirrors)), engine.budget, engine.threads)
 
 
 def by_replay(runs: Sequence[tuple[Path, Order, Sequence[int]]], place: Place) -> list[dict[str, Any]]:

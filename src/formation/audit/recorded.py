@@ -52,6 +52,11 @@ class Ledger:
     def positions(self) -> int:
         return self.steps.positions
 
+    @property
+    def has_rows(self) -> bool:
+        """Whether rows were committed beside it"""
+        return (self.folder / "rows").exists()
+
     @cached_property
     def steps(self) -> Steps:
         """Raises EvidenceError if the lines do not make whole positions."""
@@ -135,7 +140,7 @@ class Rows:
         for name in ("rows", "router"):
             if (ledger.folder / name).exists():
                 self._open(name)
-        self.committed = (ledger.folder / "rows").exists()
+        self.committed = ledger.has_rows
 
     def _open(self, name: str) -> None:
         shape = self._ledger.run.shape

@@ -43,7 +43,8 @@ class Challenge:
 @dataclass(frozen=True)
 class AuditReport:
     """`differences` are the run's first, then by position and layer; `difference_count` counts also those that are not listed.
-    `tensors` are the digests of all tensors that were used, `known_tensors` how many of them the bundle had committed to."""
+    `tensors` are the digests of all tensors that were used, `known_tensors` how many of them the bundle had committed to. `bytes_read` and
+    `seconds` are those of the pass, which was `shared_by` so many bundles."""
 
     run_id: str
     tree_size: int
@@ -67,6 +68,7 @@ class AuditReport:
     all_tensors: int
     bytes_read: int
     seconds: float
+    shared_by: int = 1
 
     @property
     def cells(self) -> int:

@@ -1,6 +1,6 @@
 """A run from its anchor, step by step with a KV cache and without capture, in a process of its own: digests of every step and every cell.
 
-    python -m formation.audit.stepwise < {"checkpoint", "bundle", "memory", "threads"}   > {"ids": […], "logits": […], "cache": [[…]…]}
+    python -m formation.audit.stepwise < {"checkpoint", "mirrors", "bundle", "memory", "threads"}   > {"ids": […], "logits": […], "cache": [[…]…]}
 
 No probe is installed: the caches are read when the last step has ended, as they lie, and states of delta layers as they pass.
 """
@@ -16,7 +16,7 @@ from formation.ledger.start import read_anchor
 from formation.run.child import asked_of_parent
 from formation.run.order import Order, order_of
 from formation.run.replay import Keeping, digest
-from formation.weights.checkpoint import open_checkpoint
+from formation.weights.mirror import open_mirrored
 
 
 def stepwise(engine: Keeping, order: Order) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def stepwise(engine: Keeping, order: Order) -> dict[str, Any]:
 def main() -> int:
     asked = asked_of_parent()
     order = order_of(read_anchor(Path(asked["bundle"])))
-    with Keeping(open_checkpoint(asked["checkpoint"]), memory=asked["memory"], threads=asked["threads"]) as engine:
+    with Keeping(open_mirrored(asked["checkpoint"], asked["mirrors"]), memory=asked["memory"], threads=asked["threads"]) as engine:
         json.dump(stepwise(engine, order), sys.stdout)
     return 0
 

@@ -1,4 +1,4 @@
-"""The checkpoint as an audit reads it: only the parts that are used, each tensor hashed before anything is computed with it.
+"""The checkpoint as audits read it: only the parts that are used, each tensor hashed before anything is computed with it, once for all bundles.
 
 A part is what the engine reads as one: a layer's attention, norms, router and shared expert, one routed expert, or the final norm with lm_head.
 Of the embedding single rows are read, which are held against the ledger and not hashed as a tensor.
@@ -20,16 +20,12 @@ from formation.weights.stream import Unit, WeightStream
 
 
 class Weights:
-    """`known` are the digests of payloads that the bundle committed to, of some tensors or none."""
+    """`digests` are those of all tensors that were used so far, by any bundle."""
 
-    def __init__(
-        self, checkpoint: Checkpoint, parts: Mapping[Key, Part], budget_bytes: int, known: Mapping[str, str], findings: Findings, *, threads: int
-    ) -> None:  # fmt: skip
+    def __init__(self, checkpoint: Checkpoint, parts: Mapping[Key, Part], budget_bytes: int, *, threads: int) -> None:
         self.stream = WeightStream(checkpoint, [Unit(key, part.names) for key, part in parts.items()], budget_bytes)
         self.digests: dict[str, str] = {}
-        self.used: set[Key] = set()
-        self._embedding = parts[("embedding",)].names[0]
-        self._known, self._findings = known, findings
+        self._parts = parts
         self._hashers = ThreadPoolExecutor(threads, "formation-hash")
 
     def __enter__(self) -> Self:
@@ -44,7 +40,6 @@ class Weights:
         """The part's tensors, valid inside the block; parts `ahead` are read meanwhile. Raises ReadError and BudgetError."""
         with self.stream.use(key) as tensors:
             self.stream.prefetch(ahead)
-            self.used.add(key)
             self._hash([tensor for name, tensor in tensors.items() if name not in self.digests])
             yield tensors
 
@@ -57,13 +52,36 @@ class Weights:
                 yield expert, tensors
 
     def embedding_rows(self, ids: Sequence[int]) -> Tensor:
-        return self.stream.rows(self._embedding, ids)
+        return self.stream.rows(self._parts[("embedding",)].names[0], ids)
+
+    def names(self, key: Key) -> tuple[str, ...]:
+        return self._parts[key].names
 
     def _hash(self, tensors: Sequence[Tensor]) -> None:
         for tensor, found in zip(tensors, self._hashers.map(payload_digest, tensors), strict=True):
             self.digests[tensor.name] = found
-            if self._known.get(tensor.name, found) != found:
-                self._findings.add(Difference(-1, "checkpoint", f"payload of {tensor.name}", found, self._known[tensor.name]))
+
+
+class Used:
+    """What the audit of one bundle used of them. `known` are the digests of payloads that the bundle committed to, of some tensors or none."""
+
+    def __init__(self, weights: Weights, known: Mapping[str, str], findings: Findings) -> None:
+        self.weights = weights
+        self.digests: dict[str, str] = {}
+        self._known, self._findings = known, findings
+
+    def note(self, *keys: Key) -> None:
+        """These parts, which have been read; a payload that is not the one the bundle committed to is a finding."""
+        for name in (name for key in keys for name in self.weights.names(key) if name not in self.digests):
+            found = self.digests[name] = self.weights.digests[name]
+            if self._known.get(name, found) != found:
+                self._findings.add(Difference(-1, "checkpoint", f"payload of {name}", found, self._known[name]))
+
+    def experts(self, layer: int, chosen: Sequence[int]) -> Iterator[tuple[int, Mapping[str, Tensor]]]:
+        """As a model asks for them, where it computes for this bundle alone."""
+        for expert, tensors in self.weights.experts(layer, chosen):
+            self.note(("expert", layer, expert))
+            yield expert, tensors
 
 
 def payload_digest(tensor: Tensor) -> str:

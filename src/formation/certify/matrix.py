@@ -18,9 +18,9 @@ from formation.certify.attack import Attack, NotApplicable
 from formation.certify.forgery import Forgery, Scene
 from formation.certify.judge import Judge, Judgement, Known, Quick, judgement
 from formation.evidence import envelope, note
+from formation.evidence.checkpoint_json import Checkpoint
 from formation.evidence.checks import CHECKS, Check
 from formation.evidence.container import Contents
-from formation.evidence.documents import Checkpoint
 from formation.evidence.keys import PublicKey
 from formation.evidence.report import FAILED, PASSED, Finding
 from formation.ledger.anchor import Anchor

@@ -59,11 +59,11 @@ def seed_lie(f: Forgery) -> None:
 
 @attack(RECORDER, "sampler")
 def temperature_lie(f: Forgery) -> None:
-    """a sampled run at another temperature claims temperature 1 without filters"""
+    """a sampled run claims another temperature: 1, or 0.5 where it was 1"""
     sampler = f.scene.frozen.sampler
-    if sampler["method"] != "sample" or sampler["temperature"] == 1:
-        raise NotApplicable("the run is greedy" if sampler["method"] != "sample" else "temperature is 1: that it was used, an audit says")
-    anchor(f, lambda a: a["sampler"].update(temperature=1, top_k=0, top_p=1, min_p=0))
+    if sampler["method"] != "sample":
+        raise NotApplicable("the run is greedy")
+    anchor(f, lambda a: a["sampler"].update(temperature=0.5 if sampler["temperature"] == 1 else 1))
 
 
 @attack(RECORDER, "anchor")
@@ -285,6 +285,24 @@ def account_of_a_step_missing(f: Forgery) -> None:
 def machine_of_no_type(f: Forgery) -> None:
     """host.json says that the machine has minus one core"""
     f.edit("host.json", lambda h: h.update(cores=-1))
+    f.seal()
+
+
+@attack(KEY, "declarations")
+def machine_beyond_the_ledger(f: Forgery) -> None:
+    """host.json says that another machine went on behind the last line"""
+    lines = f.files["ledger.jsonl"].count(b"\n")
+    f.edit("host.json", lambda h: h.update(resumed=[{**{n: v for n, v in h.items() if n != "resumed"}, "from_line": lines + 1}]))
+    f.seal()
+
+
+@attack(KEY, "declarations")
+def guesses_beyond_the_reads(f: Forgery) -> None:
+    """io.jsonl says of its first step that more was read on right guesses than was read"""
+    first, rest = f.files["io.jsonl"].split(b"\n", 1)
+    step = canonical.decode(first, limits=canonical.LINE)
+    step["guessed_bytes"] = 1 + sum(part["disk_bytes"] for part in step["parts"])
+    f.files["io.jsonl"] = canonical.encode(step) + b"\n" + rest
     f.seal()
 
 

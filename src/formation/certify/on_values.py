@@ -56,11 +56,19 @@ def derived_value(f: Forgery, field: Field) -> None:
             line = f.line(position, slot)
             tag, found = "derived", line["derived"].get(field.name)
             if found is not None and not isinstance(found, dict):
-                line[tag][field.name] = (found + 1) % f.scene.run.shape.layers if isinstance(found, int) and "int" in field.dtype else up(found)
+                line[tag][field.name] = one_off(found, field.dtype, f.scene.run.shape.layers)
                 f.put(line)
                 f.seal()
                 return
     raise NotApplicable(f"no step has {field.name}")
+
+
+def one_off(found: Any, dtype: str, layers: int) -> Any:
+    if dtype == "text":
+        return "POSITIVE" if found != "POSITIVE" else "UNDERFLOW(float16)"
+    if isinstance(found, list):
+        return [up(found[0]), *found[1:]]
+    return (found + 1) % layers if isinstance(found, int) and dtype == "int" else up(found)
 
 
 for derived in DERIVED.values():
@@ -192,6 +200,44 @@ def draw_of_another_generator(f: Forgery) -> None:
     line = f.line(position, "sampler")
     f.change(position, "sampler", draw=math.nextafter(value_in(line, "draw"), 1.0))
     f.seal()
+
+
+def drawn(f: Forgery) -> tuple[int, Line]:
+    """The first step, and its line of the sampler"""
+    if f.scene.frozen.sampler["method"] != "sample":
+        raise NotApplicable("nothing is drawn")
+    return f.scene.steps[0], f.line(f.scene.steps[0], "sampler")
+
+
+@attack(RECORDER, "draw")
+def truncated_mass_that_is_not_the_rest(f: Forgery) -> None:
+    """the filters are said to have cut off twice as much and a little, while as much is kept"""
+    position, line = drawn(f)
+    recomputed(f, position, {"sampler": {"truncated_mass": 2 * value_in(line, "truncated_mass") + 1e-3}})
+
+
+@attack(RECORDER, "draw")
+def token_more_likely_than_its_interval(f: Forgery) -> None:
+    """what is left adds up to less, so that the token's probability is larger; the interval stays"""
+    position, line = drawn(f)
+    smaller = value_in(line, "sampler_log_sum_exp") - 1e-4
+    recomputed(f, position, {"sampler": {"sampler_log_sum_exp": smaller, "sampler_mean": value_in(line, "sampler_mean") - 1e-4}})
+
+
+@attack(RECORDER, "sampler")
+def scores_of_another_temperature(f: Forgery) -> None:
+    """all scores at the sampler's temperature are larger by 1, and their sum with them: every probability stays"""
+    position, line = drawn(f)
+    score, total, mean, square = (value_in(line, f"tempered_{name}") for name in ("score", "log_sum_exp", "mean", "mean_square"))
+    moved = {"score": score + 1, "log_sum_exp": total + 1, "mean": mean + 1, "mean_square": square + 2 * mean + 1}
+    recomputed(f, position, {"sampler": {f"tempered_{name}": value for name, value in moved.items()}})
+
+
+@attack(RECORDER, "sampler")
+def top_masses_rounded_up(f: Forgery) -> None:
+    """the most likely tokens have a little more probability at the sampler's temperature"""
+    position, line = drawn(f)
+    recomputed(f, position, {"sampler": {"tempered_top_masses": [up(mass) for mass in value_in(line, "tempered_top_masses")]}})
 
 
 @attack(RECORDER, "inputs")

@@ -191,11 +191,11 @@ def other_prompt(f: Forgery) -> None:
 
 @attack(RECORDER, "audit: kept_mass")
 def other_filters(f: Forgery) -> None:
-    """a sampled run claims another temperature than it was sampled at"""
+    """a sampled run claims a filter that it was not sampled with"""
     sampler = f.scene.frozen.sampler
     if sampler["method"] != "sample":
         raise NotApplicable("the run is greedy")
-    f.set_anchor(lambda a: a["sampler"].update(temperature=0.5, top_p=0.5))
+    f.set_anchor(lambda a: a["sampler"].update(top_p=0.5))
     f.seal()
 
 

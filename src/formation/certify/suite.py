@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from formation.certify import on_container, on_documents, on_ledger, on_norms, on_routing, on_signature, on_text, on_values, on_verdicts, on_verifier
+from formation.certify import (
+    on_container,
+    on_documents,
+    on_ledger,
+    on_norms,
+    on_routing,
+    on_scored,
+    on_signature,
+    on_text,
+    on_values,
+    on_verdicts,
+    on_verifier,
+)  # fmt: skip
 from formation.certify.attack import Attack, NotApplicable
 from formation.certify.forgery import Files, Forgery, Scene
 from formation.certify.judge import Judge, Judgement, withheld
@@ -13,7 +25,7 @@ from formation.evidence.certification import NOT_APPLICABLE, REFUSED, THROUGH
 
 GROUPS = (
     on_container.GROUP, on_text.GROUP, on_signature.GROUP, on_ledger.GROUP, on_values.GROUP, on_routing.GROUP, on_norms.GROUP,
-    on_documents.GROUP, on_verdicts.GROUP, on_verdicts.RECEIPTS, on_verifier.GROUP,
+    on_scored.GROUP, on_documents.GROUP, on_verdicts.GROUP, on_verdicts.RECEIPTS, on_verifier.GROUP,
 )  # fmt: skip
 ATTACKS: tuple[Attack, ...] = tuple(attack for group in GROUPS for attack in group.attacks)
 

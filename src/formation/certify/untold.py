@@ -34,7 +34,10 @@ ATTRIBUTION = frozenset(f"layer.dla{c}_{part}" for c in ("", "_centred", "_runne
 LENS_NAMES = "logit logprob rank runner_up_logit runner_up_logprob runner_up_rank top top_logits entropy kl"
 LENS = frozenset(f"layer.{lens}_{name}" for lens in ("lens", "mid_lens") for name in LENS_NAMES.split())
 HEAD = of("lm_head", "logits_sha256 top top_logits final_scale exact_logit direction_norm direction_norm_centred direction_norm_runner_up")
-TOKEN = of("token", "bytes") | of("sampler", "low high kept kept_mass")
+# of a distribution that was sampled from, what sums over the vocabulary give is known within their rounding, and at other temperatures by bounds
+SUMS = "log_sum_exp mean mean_square"
+TOKEN = of("token", "bytes") | of("sampler", "low high kept kept_mass truncated_mass tempered_rank_low tempered_rank_high")
+TOKEN |= frozenset(f"sampler.{prefix}_{name}" for prefix in ("tempered", "sampler") for name in SUMS.split())
 ALWAYS = DECLARED | RUN | EMBED | NORMS | ATTENTION | DELTA | EXPERTS | COSINES | ATTRIBUTION | LENS | HEAD | TOKEN
 
 # a shared expert's gate, its output and its write follow from each other within a rounding; without a gate exactly

@@ -1,13 +1,17 @@
 """Execute parts of a recorded run again, with the weights, and compare every bit: drawn cells, one layer at all positions, or everything.
 
 Without --cells, --column or --full: one drawn column and 44 drawn cells. Embedding, head, sampler and token are always checked, for every
-token. Exit code 0: everything that was executed again is as recorded. 1: something is not, or could not be opened.
+token. Several bundles of one checkpoint are audited in one pass over the weights, each with a result of its own; one that cannot be audited stops
+no other. Exit code 0: everything that was executed again is as recorded. 1: something, of any bundle, is not, or could not be opened.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from math import floor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,56 +22,144 @@ from formation.cli.speech import LiveLine, harmless
 if TYPE_CHECKING:
     from formation.audit import AuditReport
     from formation.audit.odds import Point
+    from formation.errors import FormationError
     from formation.run.executor import Progress
 
 HELP = "execute parts of a recorded run again, with the weights"
 LISTED = 20  # differences that are printed
+SHOWN = {"passed": "passed", "failed": "FAILED", "refused": "REFUSED"}  # outcomes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bundle", type=Path, metavar="NAME.ofb", help="a recorded bundle")
-    parser.add_argument("--checkpoint", required=True, metavar="CKPT", help="folder with the weights that it was recorded from")
+    parser.add_argument("bundles", type=Path, nargs="+", metavar="NAME.ofb", help="a recorded bundle; several are audited together")
+    parser.add_argument("--checkpoint", required=True, metavar="CKPT", help="folder with the weights that they were recorded from")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--cells", type=int, metavar="K", help="K cells, drawn from all")
     what.add_argument("--column", type=int, metavar="L", help="one layer at all positions: finds every edit in that layer")
     what.add_argument("--full", action="store_true", help="everything, in one pass over the weights")
     parser.add_argument("--seed-from", metavar="VALUE", help="draw from this value, hexadecimal or text, that a third party names afterwards")
-    parser.add_argument("--out", type=Path, metavar="PATH", help="where the result goes (default: audit.json in a sealed bundle)")
+    parser.add_argument("--out", type=Path, metavar="PATH", help="where the result goes, of one bundle (default: audit.json in a sealed bundle)")
     parser.add_argument("--key", type=Path, metavar="PATH", help="the auditor's private key (default: the user's own, made on first use)")
     add_machine(parser)
     add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    from formation.audit import audit
+    from formation.audit import audit_together
+    from formation.errors import FormationError
+
+    check(args)
+    progress, done = LiveProgress(), []
+    reports = audit_together(
+        args.bundles, args.checkpoint, cells=args.cells, column=args.column, full=args.full, seed_from=args.seed_from, memory=args.memory,
+        threads=args.threads, progress=progress,
+    )  # fmt: skip
+    for bundle, found in zip(args.bundles, reports, strict=True):
+        progress.end()
+        if isinstance(found, FormationError) and len(args.bundles) == 1:
+            raise found
+        done.append(Refused(bundle, found) if isinstance(found, FormationError) else written(args, bundle, found))
+        if not args.json:
+            print(harmless("\n".join([f"{bundle}", *done[-1].lines(), ""] if len(args.bundles) > 1 else done[-1].lines())))
+    print(json.dumps(document(done)) if args.json else harmless("\n".join(closing_lines(done))))
+    return 1 if any(each.outcome == "failed" for each in done) else max(each.exit_code for each in done)
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raises UsageError."""
+    from formation.errors import UsageError
+
+    if args.out and len(args.bundles) > 1:
+        raise UsageError(f"--out: expected one bundle, got {len(args.bundles)}", hint="the result of each goes to its own audit.json")
+    names = [bundle.resolve() for bundle in args.bundles]
+    if twice := next((bundle for bundle, name in zip(args.bundles, names, strict=True) if names.count(name) > 1), None):
+        raise UsageError(f"{twice}: expected each bundle once, got it twice")
+
+
+def written(args: argparse.Namespace, bundle: Path, report: AuditReport) -> Audited:
+    """Its result at once, so that none is lost if a later pass fails"""
     from formation.audit.seal import write_audit
     from formation.evidence import keys
 
-    progress = LiveProgress()
-    report = audit(
-        args.bundle, args.checkpoint, cells=args.cells, column=args.column, full=args.full, seed_from=args.seed_from, memory=args.memory,
-        threads=args.threads, progress=progress,
-    )  # fmt: skip
-    progress.end()
-    path = args.out or (args.bundle / "audit.json" if report.attestation_sha256 else None)
+    path = args.out or (bundle / "audit.json" if report.attestation_sha256 else None)
     if path:
         write_audit(report, path, keys.load_or_create(args.key) if report.attestation_sha256 else None)
-    print(json.dumps(facts(report, path)) if args.json else "\n".join(map(harmless, lines(report, path))))
-    return 0 if report.passed else 1
+    return Audited(bundle, report, path)
+
+
+# ---- what came of it
+
+
+@dataclass(frozen=True)
+class Audited:
+    """One bundle, and where its result went."""
+
+    bundle: Path
+    report: AuditReport
+    path: Path | None
+
+    @property
+    def outcome(self) -> str:
+        return "passed" if self.report.passed else "failed"
+
+    @property
+    def exit_code(self) -> int:
+        return 0 if self.report.passed else 1
+
+    def lines(self) -> list[str]:
+        return lines(self.report, self.path)
+
+    def facts(self) -> dict[str, Any]:
+        return facts(self.report, self.path)
+
+
+@dataclass(frozen=True)
+class Refused:
+    """One that cannot be audited."""
+
+    bundle: Path
+    error: FormationError
+    outcome = "refused"
+
+    @property
+    def exit_code(self) -> int:
+        return self.error.exit_code
+
+    def lines(self) -> list[str]:
+        return [f"audit          REFUSED: {self.error}", *([f"hint           {self.error.hint}"] if self.error.hint else [])]
+
+    def facts(self) -> dict[str, Any]:
+        return {"outcome": self.outcome, "error": str(self.error), "hint": self.error.hint}
+
+
+def document(done: Sequence[Audited | Refused]) -> dict[str, Any]:
+    """Of one bundle its facts; of several each one's, by bundle"""
+    if len(done) == 1:
+        return done[0].facts()
+    return {"audits": [{"bundle": str(each.bundle), **each.facts()} for each in done]}
+
+
+def closing_lines(done: Sequence[Audited | Refused]) -> list[str]:
+    from formation.audit.report import HONESTY
+
+    counts = Counter(each.outcome for each in done)
+    told = ", ".join(f"{counts[outcome]} {shown}" for outcome, shown in SHOWN.items() if counts[outcome])
+    return [*([f"audits         {told}"] if len(done) > 1 else []), HONESTY]
 
 
 def facts(report: AuditReport, path: Path | None) -> dict[str, Any]:
     outcome = "passed" if report.passed else "failed"
     head = {"run_id": report.run_id, "tree_size": report.tree_size, "tree_root": report.tree_root, "signer": report.signer}
-    return {"outcome": outcome, **head, **report.result(), "bytes_read": report.bytes_read, "seconds": report.seconds, "written": str(path or "")}
+    cost = {"bytes_read": report.bytes_read, "seconds": report.seconds, "shared_by": report.shared_by}
+    return {"outcome": outcome, **head, **report.result(), **cost, "written": str(path or "")}
 
 
 def lines(report: AuditReport, path: Path | None) -> list[str]:
-    from formation.audit.report import HONESTY
     from formation.evidence.audited import UNSEALED
     from formation.run.machine import show_bytes
 
     speed = show_bytes(report.bytes_read / max(report.seconds, 1e-9))
+    shared = f", for {report.shared_by} bundles together" if report.shared_by > 1 else ""
     unsealed = "UNSEALED: nobody has signed these bytes" if report.seal == UNSEALED else "with a seal that DOES NOT HOLD"
     sealed = f"sealed by {report.signer}" if report.signer else unsealed
     told = [
@@ -77,11 +169,10 @@ def lines(report: AuditReport, path: Path | None) -> list[str]:
         f"prompt         {report.prompt}",
         f"compared       {report.values_compared} values bit for bit, {report.rows_opened} committed rows opened",
         f"weights        {len(report.tensors)} of {report.all_tensors} tensors hashed and used, {report.known_tensors} of them held against "
-        f"digests in the bundle; {show_bytes(report.bytes_read)} read at {speed}/s",
+        f"digests in the bundle; {show_bytes(report.bytes_read)} read at {speed}/s{shared}",
         *seed_lines(report), *curve_lines(report), *difference_lines(report),
     ]  # fmt: skip
-    told.append(f"audit          {'passed' if report.passed else 'FAILED'}{': ' + str(path) if path else ''}")
-    return [*told, HONESTY]
+    return [*told, f"audit          {'passed' if report.passed else 'FAILED'}{': ' + str(path) if path else ''}"]
 
 
 def seed_lines(report: AuditReport) -> list[str]:

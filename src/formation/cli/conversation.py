@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from formation.cli.bundles import make, planned, signer
 from formation.cli.live_dialogue import LiveDialogue
 from formation.cli.roles import asking, gives_manners, read_roles, read_side
 from formation.cli.speech import harmless, say
@@ -22,13 +23,17 @@ MOST_SPANS = 4  # that are shown of why it ended
 
 
 def run(args: argparse.Namespace) -> int:
+    key = signer(args) if args.bundles else None
     with LiveDialogue(echo=not args.json) as live, conducted(args, live) as conductor:
         conductor.run()
         live.end()
         told = facts(conductor)
+        wanted = planned(conductor) if key else []
+    say(harmless("\n".join(closing_lines(told))))
+    if key:  # the sides have given their memory back
+        told["bundles"] = make(args, conductor.folder, wanted, key)
     if args.json:
         print(json.dumps(told, ensure_ascii=False))
-    say(harmless("\n".join(closing_lines(told))))
     return exit_code(told)
 
 
@@ -121,6 +126,7 @@ def facts(conductor: Conductor) -> dict[str, Any]:
         "out": str(conductor.folder), "names": [side["name"] for side in so_far.head["sides"]], "messages": len(messages),
         "by_side": [sum(turn.side == side for turn in messages) for side in (0, 1)], "tokens": so_far.tokens, "errors": so_far.errors,
         "failed": bool(so_far.ended) and so_far.ended[-1].reason == "failed", "evidence": (so_far.end or {}).get("evidence"),
+        "bundles": [],
         "seconds": round(conductor.times.seconds, 3), "disk_bytes": conductor.times.disk_bytes, "texts": [turn.text for turn in messages],
     }  # fmt: skip
 

@@ -77,7 +77,7 @@ def evidence(args: argparse.Namespace, checkpoint: str, folder: Path) -> int:
 
 
 def dialogue(args: argparse.Namespace, folder: Path) -> int:
-    """Two samples, or one on both sides, in twenty turns; what their transcript states, and where other rules would have ended it."""
+    """Two samples, or one on both sides, in twenty turns; what their transcript states, its bundles, its page."""
     from formation.samples import NAMES
     from formation.samples import folder as sample
 
@@ -88,12 +88,29 @@ def dialogue(args: argparse.Namespace, folder: Path) -> int:
     manner += ["--no-thinking"] if first == second else ["--a-no-thinking"]
     threads = ["--threads", str(args.threads)] if args.threads else []
     memory = ["--memory", args.memory or RECORDING_MEMORY]
-    return typed(
-        ("twenty turns, every token an event of a chained log",
+    code = typed(
+        ("twenty turns, every token an event of a chained log; then what each side said, recorded and sealed, in one pass over its weights",
          ["dialogue", *sides, *manner, "--kickoff", QUESTIONS[0], "--stop", f"{TURNS} messages", "--out", str(out), *memory, *threads]),
         ("does the transcript's header hold", ["dialogue", "--check", str(out / "transcript.md")]),
         ("where would other rules have ended it", ["dialogue", "--simulate-stops", str(out / "transcript.md")]),
+        ("is the log whole, and are the bundles of this dialogue", ["dialogue", "--check", str(out)]),
     )  # fmt: skip
+    return code or shown(folder, out)
+
+
+def shown(folder: Path, out: Path) -> int:
+    """The last bundle of each side verified, as one that names this dialogue, and the page"""
+    from formation.dialogue.agreement import nonce_of
+
+    about = "what a stranger can tell of what side {} said, without the weights"
+    nonce = nonce_of(out)
+    checks = [(about.format(letter), ["verify", str(last_bundle(out, letter)), "--nonce", nonce]) for letter in "ab"]
+    return typed(*checks, ("and see it", ["explore", str(out), "--out", str(folder / "dialogue.html")]))
+
+
+def last_bundle(out: Path, letter: str) -> Path:
+    """Of those of a side, the one of what was said last"""
+    return max(out.glob(f"{letter}*.ofb"), key=lambda path: (len(path.name), path.name))
 
 
 def typed(*told: tuple[str, list[str]]) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from formation.cli.bundles import add_bundle
 from formation.cli.options import add_json, add_machine
 from formation.cli.roles import add_manners
 
@@ -30,6 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sides.add_argument("--out", type=Path, metavar="NAME.dlg", help="folder for it, which must hold none; with --convert, the file to write")
     sides.add_argument("--resume", type=Path, metavar="NAME.dlg", help="go on with the dialogue in this folder, which was cut off")
     add_manners(parser)
+    bundles = parser.add_argument_group("its bundles, one for each side that runs here")
+    bundles.add_argument("--no-bundles", dest="bundles", action="store_false", help="make none (--resume makes what is missing)")
+    add_bundle(bundles)
     add_machine(parser)
     task = parser.add_argument_group("or a transcript").add_mutually_exclusive_group()
     task.add_argument(

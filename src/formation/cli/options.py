@@ -26,11 +26,9 @@ def add_mirrors(parser: argparse.ArgumentParser) -> None:
 
 def read_checkpoint(args: argparse.Namespace) -> Checkpoint:
     """The checkpoint, with its mirrors if the command knows them. Raises CheckpointError, HeaderError, ReadError."""
-    from formation.weights.checkpoint import open_checkpoint
-    from formation.weights.mirror import with_mirrors
+    from formation.weights.mirror import open_mirrored
 
-    opened = open_checkpoint(args.checkpoint)
-    return with_mirrors(opened, args.mirror) if args.mirror else opened
+    return open_mirrored(args.checkpoint, args.mirror)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

@@ -58,7 +58,7 @@ def record_all(args: argparse.Namespace, checkpoint: Checkpoint, key: PrivateKey
 def means_of(args: argparse.Namespace, live: LiveText) -> Means:
     from formation.recording import Means
 
-    return Means(args.memory, args.threads, not args.no_kv_cache, args.parity, live.progress, lambda step: live.add(""))
+    return Means(args.memory, args.threads, not args.no_kv_cache, args.parity, live.progress, lambda step: live.add(""), not args.no_guess)
 
 
 def record_group(checkpoint: Checkpoint, left: Sequence[Asked], watch: Watch, means: Means, key: PrivateKey) -> list[Recording]:

@@ -44,6 +44,8 @@ def run(args: argparse.Namespace) -> int:
     if not args.json:
         for name, why in made.missing.items():
             say(f"without {name}: {why}")
+        if made.left_out:
+            say(f"{len(made.left_out)} files of the bundle are too much for one page: explorer.html does not show or check them")
         if not made.report.verified:
             say(f"published although it does not verify: {harmless(str(made.report.failed[0]))}")
     return 0
@@ -64,7 +66,7 @@ def find_note() -> Callable[[Path], bytes] | None:
 def document(out: Path, made: Published) -> dict[str, Any]:
     return {
         "kind": "formation-gallery/1", "gallery": str(out), "page": str(out / "index.html"), "verdict": made.report.document()["verdict"],
-        "levels": made.report.levels(), "bundle": made.report.facts.get("bundle"), "missing": dict(made.missing),
+        "levels": made.report.levels(), "bundle": made.report.facts.get("bundle"), "missing": dict(made.missing), "left_out": list(made.left_out),
         "files": {name: {"bytes": file.size_bytes, "sha256": file.sha256 or None, "count": file.count} for name, file in made.files.items()},
     }  # fmt: skip
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from formation.cli import prompts
-from formation.cli.options import add_checkpoint, add_json, add_machine, add_sampler
+from formation.cli.options import add_checkpoint, add_json, add_machine, add_mirrors, add_sampler, read_checkpoint
 from formation.cli.prompt import add_prompt
 from formation.cli.request import TOKENS, Request, read_request
 from formation.cli.speech import LiveText, say
@@ -46,20 +46,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--nonce", metavar="TEXT", help="chosen by a verifier beforehand")
     parser.add_argument("--no-kv-cache", action="store_true", help="recompute the whole prefix at every step: slower, the same ledger")
+    parser.add_argument("--no-guess", action="store_true", help="read no expert before a router has chosen it: fewer bytes, the same ledger")
     parser.add_argument("--key", metavar="PATH", help="sign with this key (default: your own, made on first use)")
     add_sampler(parser)
     add_machine(parser)
+    add_mirrors(parser)
     add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    import formation
     from formation.errors import EvidenceError
     from formation.evidence import keys
     from formation.evidence.seal import seal
 
     key = keys.load_or_create(Path(args.key) if args.key else None)  # before the long work: a key that cannot be read is known now
-    checkpoint = formation.open(args.checkpoint)
+    checkpoint = read_checkpoint(args)
     if args.prompts is not None:
         prompts.show(prompts.record_all(args, checkpoint, key), as_json=args.json)
         return 0
@@ -93,7 +94,7 @@ def record(args: argparse.Namespace, checkpoint: Checkpoint, request: Request) -
                 live.add("" if token in request.order.stop else decoder.push(token))
             unseen.clear()
 
-        means = Means(args.memory, args.threads, not args.no_kv_cache, args.parity, live.progress, lambda step: show(step.id))
+        means = Means(args.memory, args.threads, not args.no_kv_cache, args.parity, live.progress, lambda step: show(step.id), not args.no_guess)
         fresh = request.done is None
         recording = begin(checkpoint, request.order, request.watch, args.out, means) if fresh else resume(checkpoint, args.out, means)
         show()

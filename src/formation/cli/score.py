@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from formation.cli.bundles import add_bundle, signer
 from formation.cli.options import add_json, add_machine
 from formation.cli.speech import harmless, say
 from formation.errors import EnvironmentFault, UsageError
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     from formation.weights.checkpoint import Checkpoint
 
 HELP = "how surprising what was said in a transcript is to a model, token by token"
+MOST_SAID = 5  # places of an event of several tokens that the terminal tells
 TOKENS, SUMMARY = "tokens.jsonl", "summary.json"
-LEVELS = ("minimal", "standard", "full")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,19 +36,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--as", dest="sides", action="append", required=True, metavar="NAME=CKPT", help="score what NAME said with CKPT; may be given again"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="for the bundles and the tables; must hold none yet")
-    parser.add_argument("--event", metavar="TEXT", help="count how often a token is this one (default: the end of a turn)")
+    parser.add_argument("--resume", action="store_true", help="go on with what is in --out, begun by the same command and cut off")
+    about = "count how often a token is this one, or the first of this text (default: the end of a turn)"
+    parser.add_argument("--event", metavar="TEXT", help=about)
     parser.add_argument("--system", metavar="TEXT", help="system prompt (default: what the transcript has)")
     parser.add_argument("--messages", type=int, metavar="N", help="only the first N (default: all)")
     begin = parser.add_mutually_exclusive_group()
     begin.add_argument("--kickoff", metavar="TEXT", help="what the first to speak was told (default: what the transcript has, or an empty message)")
     begin.add_argument("--no-kickoff", action="store_true", help="it was told nothing: its template alone begins")
     parser.add_argument("--thinking", action=argparse.BooleanOptionalAction, help="of templates that know it")
-    parser.add_argument(
-        "--capture", choices=LEVELS, default="minimal", help="of scored tokens; above minimal their rows stay in memory (default: minimal)"
-    )
-    parser.add_argument("--rows", choices=("none", "boundaries", "all"), default="boundaries", help="rows to keep: an audit of parts needs them")
-    parser.add_argument("--parity", choices=("replay", "none"), default="replay", help="prove that capture changed nothing (default: replay)")
-    parser.add_argument("--key", metavar="PATH", help="sign with this key (default: your own, made on first use)")
+    add_bundle(parser)
     parser.add_argument("--table", action="store_true", help="print every scored token")
     add_machine(parser)
     add_json(parser)
@@ -67,22 +65,23 @@ class Asked:
 def run(args: argparse.Namespace) -> int:
     from formation.dialogue import formats, score
     from formation.dialogue.taught import first_messages
-    from formation.evidence import keys
     from formation.evidence.seal import seal
     from formation.ledger import files
 
-    key = keys.load_or_create(Path(args.key) if args.key else None)  # before the long work: a key that cannot be read is known now
+    key = signer(args)
     transcript = formats.read(args.transcript)
     if args.messages is not None:
         transcript = first_messages(transcript, args.messages)
     asked = [ask(args, transcript, words) for words in args.sides]
-    check(args.out, transcript, asked)
+    check(asked)
+    if not args.resume:
+        check_new(args.out, asked)
     found: list[dict[str, Any]] = []
     scored: list[Scored] = []
     for each in asked:
         scored.append(score_one(args, each))
-        sealed = seal(scored[-1].recording.folder, key)
-        facts = {"bundle": scored[-1].recording.folder.name, "digest": sealed.digest, "signer": sealed.fingerprint}
+        sealed = seal(scored[-1].folder, key)
+        facts = {"bundle": scored[-1].folder.name, "digest": sealed.digest, "signer": sealed.fingerprint}
         found.append(score.document(scored[-1]) | facts)
     files.write_whole(args.out / TOKENS, "".join(f"{json.dumps(line)}\n" for line in table(scored)).encode())
     files.write_whole(args.out / SUMMARY, (json.dumps({"sides": found}, indent=1) + "\n").encode())
@@ -117,13 +116,17 @@ def ask(args: argparse.Namespace, transcript: Transcript, words: str) -> Asked:
     return Asked(side, name, checkpoint, said, event_of(speaker, args.event))
 
 
-def check(out: Path, transcript: Transcript, asked: Sequence[Asked]) -> None:
-    """Raises UsageError and EnvironmentFault."""
+def check(asked: Sequence[Asked]) -> None:
+    """Raises UsageError."""
     if len({each.side for each in asked}) < len(asked):
         raise UsageError("--as: expected each side once, got one twice")
+
+
+def check_new(out: Path, asked: Sequence[Asked]) -> None:
+    """Raises EnvironmentFault."""
     for name in (TOKENS, SUMMARY, *(bundle_of(each) for each in asked)):
         if (out / name).exists():
-            raise EnvironmentFault(f"{out}: expected a folder without scores, got {name}", hint="choose another folder")
+            raise EnvironmentFault(f"{out}: expected a folder without scores, got {name}", hint="go on with --resume, or choose another folder")
 
 
 def bundle_of(asked: Asked) -> str:
@@ -182,14 +185,18 @@ def spelt(row: Row) -> str:
 
 def lines(scored: Scored) -> Iterator[str]:
     from formation.dialogue.score import document
+    from formation.ledger.zero import LN2
 
     told, found = document(scored), scored.count
-    yield f"{scored.name}  {told['tokens']} tokens of {told['messages']} messages, in {scored.recording.folder}"
+    yield f"{scored.name}  {told['tokens']} tokens of {told['messages']} messages, in {scored.folder}"
     perplexity = f"perplexity {told['perplexity']:.4g}"
     yield f"  surprise        {scored.nats_per_token:.4f} nats per token ({perplexity}), {scored.bits_per_byte:.4f} bits per byte of text"
     yield f"  {scored.event.name}: observed {found.observed}, expected {found.expected:.4g} in {found.trials} steps"
     yield f"    as many or more {found.at_least:.4g}, as many or fewer {found.at_most:.4g} (Poisson-binomial, each chance after what was said before)"
+    if scored.event.whole:
+        said = ", ".join(f"{-nats / LN2:.3f}" for nats in scored.whole[:MOST_SAID]) + (" …" if len(scored.whole) > MOST_SAID else "")
+        yield f"    all {len(scored.event.whole)} tokens of it: said {len(scored.whole)} times{f', with {said} bits' if said else ''}"
     yield "  most surprising"
     for row in scored.most_surprising:
         yield f"    {row.surprisal_bits:8.3f} bits, rank {row.rank_low}, message {row.message} token {row.index + 1}: {spelt(row)}"
-    yield f"  parity          {scored.recording.parity}"
+    yield f"  parity          {scored.parity}"

@@ -97,6 +97,7 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "formation", ""
     timeout = IDLE_SECONDS
+    disable_nagle_algorithm = True  # the last bytes of an answer need not wait until the first are acknowledged
 
     def do_GET(self) -> None:
         answer = self.server.site.answer(self.path, self.headers.get_all("Host", []), self.headers.get("Range", ""))

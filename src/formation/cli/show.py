@@ -77,6 +77,7 @@ def bundle_lines(bundle: Bundle) -> list[str]:
     return [
         f"run            {bundle.run_id}, {'complete' if bundle.complete else 'INCOMPLETE'}",
         f"anchor         {len(anchor.prompt_ids)} {given}; {leads}",
+        *([f"fork           of run {anchor.fork.parent} at its token {anchor.fork.token}; {len(anchor.fork.forced)} given"] if anchor.fork else []),
         f"captured       {run.step_level} at steps, {run.prompt_level} at other positions; {shape.layers} layers{kinds}{experts}",
         *file_lines(dict(files(bundle.folder))),
     ]

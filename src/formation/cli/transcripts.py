@@ -1,11 +1,12 @@
-"""What `formation dialogue` does with a transcript that is there: hold its header against it, write it in another form, ask where rules would have
-ended it."""
+"""What `formation dialogue` does with a transcript, or the log of a dialogue, that is there: hold what it states against it, write it in another
+form, ask where rules would have ended it."""
 
 from __future__ import annotations
 
 import argparse
 import json
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from formation.cli.speech import harmless
@@ -20,12 +21,24 @@ EXCERPT = 40
 
 def run(args: argparse.Namespace) -> int:
     """Of --check, --convert or --simulate-stops"""
+    from formation.cli import logs
     from formation.dialogue import formats
 
-    transcript = formats.read(args.check or args.convert or args.simulate_stops)
+    path = args.check or args.convert or args.simulate_stops
+    log = log_at(path)
+    if log and args.check:
+        return logs.check(log, args)
+    transcript = logs.transcript_of(log) if log else formats.read(path)
     if args.simulate_stops:
-        return simulate(transcript, args)
+        return simulate(transcript, log, args)
     return convert(transcript, args) if args.convert else check(transcript, args)
+
+
+def log_at(path: Path) -> Path | None:
+    """The log in this folder of a dialogue, or under this name"""
+    from formation.dialogue import events
+
+    return events.located(path) if path.is_dir() or path.name == events.NAME else None
 
 
 # ---- --check
@@ -88,11 +101,13 @@ def convert(transcript: Transcript, args: argparse.Namespace) -> int:
 # ---- --simulate-stops
 
 
-def simulate(transcript: Transcript, args: argparse.Namespace) -> int:
+def simulate(transcript: Transcript, log: Path | None, args: argparse.Namespace) -> int:
+    from formation.cli import logs
     from formation.dialogue.simulate import USUAL, simulate
     from formation.dialogue.stop_words import read_rule
 
-    outcomes = simulate(transcript, [read_rule(words) for words in args.stop or USUAL])
+    rules = [read_rule(words) for words in args.stop or USUAL]
+    outcomes = logs.simulated(log, rules) if log else simulate(transcript, rules)
     if args.json:
         told = [{"rule": str(each.rule), "unknown": list(each.unknown), "evidence": each.evidence and each.evidence.document()} for each in outcomes]
         print(json.dumps(facts(transcript) | {"outcomes": told}))
@@ -106,13 +121,15 @@ def outcome_lines(transcript: Transcript, outcomes: Sequence[Outcome]) -> Iterat
     yield f"{'rule':{width}}  ends after message, of {len(transcript.said)}"
     for each in outcomes:
         if each.unknown:
-            yield f"{each.rule!s:{width}}  cannot be told: a transcript does not say its {' and '.join(each.unknown)}"
+            yield f"{each.rule!s:{width}}  cannot be told: nothing here says its {' and '.join(each.unknown)}"
         elif each.evidence is None:
             yield f"{each.rule!s:{width}}  never"
         else:
+            within = f" and within {each.evidence.after + 1}" if each.evidence.within else ""
+            amounts = "".join(f" {amount:g} {what}" for what, amount in each.evidence.amounts) if each.evidence.within else ""
             seen = " ".join(span_text(transcript, span.message, span.start, span.end) for span in each.evidence.spans[-MOST_SPANS:])
             more = "… " if len(each.evidence.spans) > MOST_SPANS else ""
-            yield f"{each.rule!s:{width}}  {each.evidence.after:<5} {more}{seen}".rstrip()
+            yield f"{each.rule!s:{width}}  {each.evidence.after:<5}{within}{amounts} {more}{seen}".rstrip()
 
 
 def span_text(transcript: Transcript, number: int, start: int, end: int) -> str:

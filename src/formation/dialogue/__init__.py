@@ -7,8 +7,7 @@
                        rules are written; simulate.py, where they would have ended a transcript
     event_table.py     the kinds of events of a dialogue and their fields; events.py writes and reads the chained log of them
     edits.py           bias, penalties and masks on logits; chain.py, how the contract's sampler chooses after them
-    distributions.py   the five distributions of a token, kept apart; zero.py, what a probability of zero means; reach.py, which texts are tokens
-    measure.py         all that is measured of one token
+    measure.py         all that is measured of one token, under the five distributions of run/distributions.py; reach.py, which texts are tokens
     taught.py          a transcript as a model would have been given it; score.py, how probable what a side said was; chance.py, how often something
                        was to be expected
     side.py            what is asked of a side; context.py, what of the dialogue it is given; local.py, a side that is a checkpoint
@@ -17,6 +16,13 @@
                        what it can do
     cast.py            both sides from their names, under one memory budget
     conduct.py         the dialogue itself, begun and resumed; so_far.py, what its events say so far; interrupts.py, Ctrl-C; times.py, its clock
+    given.py           what a side was given and said, as sequences of ids; recorded.py, their recordings; agreement.py, whether bundles are of a log
+    certificate.py     a lower bound on every token's probability; lm_head.py, what it is computed from; attained.py, how near a state comes;
+                       certified.py, both as a document
+    divergence.py      how far two distributions are from each other; intervals.py, of what was counted, and of a slope
+    claims/            what is said about tokens, held against measurement
+    forks/             the tree of what else could have been said, and the challenge
+    page.py            the page of a whole dialogue
 
 V is the vocabulary's size, K the number of tokens that a rule left.
 """

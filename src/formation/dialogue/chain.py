@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from formation.dialogue.edits import Edited, Edits, Mask, apply
+from formation.dialogue.edits import Edits, Mask, apply
 from formation.errors import UsageError
 from formation.kernels.tensor import F32
+from formation.run.distributions import Edited
 from formation.run.order import sampler_of, settings_of
 from formation.run.sample import Choice, Greedy, Sample
 

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from formation.errors import UsageError
 from formation.kernels.tensor import F32
+from formation.ledger.zero import Kind, Zero
+from formation.run.distributions import Edited
 
-U8 = NDArray[np.uint8]
 MOST_MASKS = 200
 
 
@@ -58,14 +59,6 @@ class Edits:
                 raise UsageError(f"{name}: expected {expected}, got {str(got)[:60]}")
 
 
-@dataclass(frozen=True, eq=False)
-class Edited:
-    """Logits [V], and `out` [V]: 0 for a token that is left, else 1 + the place of the mask that put it out."""
-
-    logits: F32
-    out: U8
-
-
 def apply(edits: Edits, logits: F32, history: Sequence[int]) -> Edited:
     """Of logits [V]; `history` holds the ids that penalties count. Raises UsageError for ids outside the vocabulary, and for edits that leave
     nothing, or nothing finite."""
@@ -83,7 +76,7 @@ def apply(edits: Edits, logits: F32, history: Sequence[int]) -> Edited:
         out[hit & (out == 0)] = place
     if out.all():
         raise UsageError("masks: expected at least one token that is left, got none")
-    return Edited(z, out)
+    return Edited(z, out, tuple(Zero(Kind.MASKED, mask.rule) for mask in edits.masks))
 
 
 def penalise(edits: Edits, z: F32, history: Sequence[int]) -> None:

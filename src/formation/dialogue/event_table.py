@@ -5,7 +5,7 @@ types   text int f64 bool sha256; bytes, base64 in its one form
         list T       an array of T
         NAME         an object with exactly the fields of RECORDS[NAME]; sampler has those of its method
         view         a record, or the name of the distribution before it whose view it is
-        zero         a kind of dialogue/zero.py with its detail
+        zero         a kind of ledger/zero.py with its detail
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from formation.dialogue.zero import Kind
 from formation.ledger import canonical
 from formation.ledger.values import PHRASES, TYPES
+from formation.ledger.zero import Kind
 
 FORMAT = "formation-dialogue/1"
 SERVER, CHECKPOINT, NO_PROBABILITY, NOT_SAMPLED, UNREPORTED = "server", "checkpoint", "no probability", "not sampled", "not reported"

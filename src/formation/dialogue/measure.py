@@ -8,16 +8,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from formation.dialogue.chain import Chain
-from formation.dialogue.distributions import Distribution, distributions
 from formation.dialogue.event_table import NO_PROBABILITY, NOT_SAMPLED, VIEWS
-from formation.dialogue.zero import Zero
 from formation.kernels.tensor import F32
 from formation.ledger import canonical
-from formation.ledger.fields import absent
-from formation.ledger.formulas import LN2
+from formation.ledger.fields import TOPS, absent
+from formation.ledger.zero import LN2, Zero
+from formation.run.distributions import Distribution, distributions
 from formation.run.sample import Choice
 
-TOPS = (1, 5, 20)  # sizes of the sets of most likely tokens whose mass is measured
 METHODS = ("sample", "greedy", "forced", "replayed")
 
 
@@ -66,7 +64,7 @@ def measure(
     this distribution, and UsageError as `chain.edited` does."""
     if method not in METHODS or not 0 <= choice.id < len(logits):
         raise ValueError(f"expected a method of {', '.join(METHODS)} and a token of the vocabulary, got {method!r} and {choice.id}")
-    found = distributions(chain, logits, chain.edited(logits, history), threads=threads)
+    found = distributions(chain.sampler, logits, chain.edited(logits, history), threads=threads)
     if choice.draw:
         found.check(choice.draw)
     views: dict[int, View] = {}

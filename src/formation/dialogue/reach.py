@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from formation.dialogue.zero import NO_SUCH_TOKEN, Kind, Zero
+from formation.ledger.zero import NO_SUCH_TOKEN, Kind, Zero
 from formation.text.vocabulary import Tokenizer
 
 

@@ -15,8 +15,8 @@ from formation.dialogue.remote_chat import COMPLETIONS, LIMITS, MODELS, Way, ans
 from formation.dialogue.remote_http import Server, ServerFault
 from formation.dialogue.remote_reply import Heard, ReplyRefusal, Token, answer, checked, zero_of
 from formation.dialogue.remote_spelling import check_spelling
-from formation.dialogue.zero import Kind
 from formation.errors import EvidenceError
+from formation.ledger.zero import Kind
 
 T = TypeVar("T")
 PROMPT = "Name something that floats."

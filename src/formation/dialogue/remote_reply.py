@@ -15,8 +15,8 @@ from typing import Any
 
 from formation.dialogue.event_table import UNREPORTED
 from formation.dialogue.measure import number
-from formation.dialogue.zero import Kind, Zero, of_report
 from formation.ledger.canonical import LARGEST, quoted
+from formation.ledger.zero import Kind, Zero, of_report
 
 LONGEST_MESSAGE = 300  # of what a server says about an error
 

@@ -9,19 +9,21 @@ from __future__ import annotations
 import math
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from formation.dialogue.chance import Count, count
+from formation.dialogue.recorded import ensure
 from formation.dialogue.taught import Speaker, Taught
 from formation.errors import UsageError
 from formation.evidence.bundle import Bundle
 from formation.exact64 import exp64
 from formation.kernels import readout
-from formation.ledger.formulas import LN2
+from formation.ledger import files, start
 from formation.ledger.progress import Watch
-from formation.recording import Means, Recording, begin
+from formation.ledger.zero import LN2
+from formation.recording import Means
 from formation.run.generate import Step
 from formation.run.order import scoring
 from formation.weights.checkpoint import Checkpoint
@@ -33,10 +35,12 @@ LONG = 500  # positions in one pass, beyond which arithmetic takes longer than r
 
 @dataclass(frozen=True)
 class Event:
-    """That the next token is one of `ids`."""
+    """That the next token is one of `ids`. Of a text of several tokens, `whole`, it is the first: how probable the others would be after it is known
+    only where it was said. So this bounds the text from above, which begins at least as often as it is said."""
 
     name: str
     ids: tuple[int, ...]
+    whole: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,8 @@ class Row:
     rank_high: int
     entropy_nats: float
     varentropy: float
+    top_masses: tuple[float, ...]
+    zero: str
     chance: float
 
     @property
@@ -64,8 +70,9 @@ class Row:
         own = {name: getattr(self, name) for name in ("message", "index", "position", "id")}
         spelt = {"bytes": b64encode(self.bytes).decode(), "ends_turn": self.ends_turn}
         ranks = {"rank_low": self.rank_low, "rank_high": self.rank_high}
-        spread = {"entropy_nats": self.entropy_nats, "varentropy": self.varentropy, "event_probability": self.chance}
-        return own | spelt | {"logprob_nats": self.logprob_nats, "surprisal_bits": self.surprisal_bits} | ranks | spread
+        spread = {"entropy_nats": self.entropy_nats, "varentropy": self.varentropy, "top_masses": list(self.top_masses)}
+        told = {"logprob_nats": self.logprob_nats, "surprisal_bits": self.surprisal_bits, "zero": self.zero}
+        return own | spelt | told | ranks | spread | {"event_probability": self.chance}
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,9 @@ class Scored:
     taught: Taught
     event: Event
     rows: tuple[Row, ...]
-    recording: Recording
+    folder: Path
+    run_id: str
+    parity: str
 
     @property
     def nats(self) -> float:
@@ -98,6 +107,15 @@ class Scored:
         return count((row.chance for row in self.rows), sum(row.id in self.event.ids for row in self.rows))
 
     @property
+    def whole(self) -> list[float]:
+        """Of each place where the whole text of the event was said, the exact logarithm of its chance there, in nats: the sum over its tokens, each
+        after what was said before it"""
+        ids, own = self.event.whole, [row.id for row in self.rows]
+        found = [place for place in range(len(own) - len(ids) + 1) if ids and own[place : place + len(ids)] == list(ids)]
+        parts = [self.rows[place : place + len(ids)] for place in found]
+        return [math.fsum(row.logprob_nats for row in part) for part in parts if part[0].message == part[-1].message]
+
+    @property
     def most_surprising(self) -> list[Row]:
         return sorted(self.rows, key=lambda row: (row.logprob_nats, row.position))[:MOST_SURPRISING]
 
@@ -109,11 +127,11 @@ def event_of(speaker: Speaker, text: str | None) -> Event:
     ids = speaker.tokenizer.encode(text)
     if not ids:
         raise UsageError("event: expected a text with a token, got an empty one")
-    return Event(text if len(ids) == 1 else f"{text}, by its first of {len(ids)} tokens", tuple(ids[:1]))
+    return Event(text, tuple(ids)) if len(ids) == 1 else Event(f"{text}, by its first of {len(ids)} tokens", tuple(ids[:1]), tuple(ids))
 
 
 @dataclass
-class _Chances:
+class Chances:
     """Listens to steps; `say` is told of each."""
 
     event: Event
@@ -128,11 +146,16 @@ class _Chances:
 
 
 def score(name: str, checkpoint: Checkpoint, taught: Taught, event: Event, out: Path, watch: Watch, means: Means) -> Scored:
-    """Records the pass into the folder `out`, unsigned, which must not hold a ledger. Raises as `recording.begin` does."""
-    chances = _Chances(event, means.on_step)
-    listening = Means(means.memory, means.threads, means.keep_cache, means.parity, means.progress, chances)
-    recording = begin(checkpoint, scoring(taught.ids, taught.spans), watch, out, listening)
-    return Scored(name, taught, event, tuple(rows_of(out, taught, chances.found)), recording)
+    """The pass recorded in the folder `out`, unsigned: begun, or gone on with where it was cut off. Raises as `recorded.ensure` does."""
+    order, chances = scoring(taught.ids, taught.spans), Chances(event, means.on_step)
+    ensure(checkpoint, [order], watch, [out], replace(means, on_step=chances))
+    if len(chances.found) < order.tokens:  # those of before the cut are in no ledger: they are asked for again, in a pass that records nothing
+        chances = Chances(event, None)
+        with means.engine(checkpoint) as engine:
+            for step in engine.score(order.prompt_ids, list(order.steps)):
+                chances(step)
+    parity = files.read_document(out / "parity.json")["parity"]
+    return Scored(name, taught, event, tuple(rows_of(out, taught, chances.found)), out, start.read_anchor(out).run_id, parity)
 
 
 def rows_of(out: Path, taught: Taught, chances: Sequence[float]) -> Iterator[Row]:
@@ -141,7 +164,7 @@ def rows_of(out: Path, taught: Taught, chances: Sequence[float]) -> Iterator[Row
         ends = stretch.ended and token.position == stretch.end - 1
         yield Row(
             stretch.message, index, token.position, token.id, token.bytes, ends, token.logprob, token.rank_low, token.rank_high,
-            token.entropy_nats, token.varentropy, chance,
+            token.entropy_nats, token.varentropy, token.top_masses, token.zero_kind, chance,
         )  # fmt: skip
 
 
@@ -151,9 +174,10 @@ def document(scored: Scored) -> dict[str, Any]:
     event = {
         "event": scored.event.name, "ids": list(scored.event.ids), "observed": found.observed, "expected": found.expected,
         "at_least": found.at_least, "at_most": found.at_most,
+        **({"whole": {"ids": list(scored.event.whole), "said": len(scored.whole), "logprob_nats": scored.whole}} if scored.event.whole else {}),
     }  # fmt: skip
     return {
-        "name": scored.name, "run_id": scored.recording.run_id, "parity": scored.recording.parity, "positions": len(scored.taught.ids) - 1,
+        "name": scored.name, "run_id": scored.run_id, "parity": scored.parity, "positions": len(scored.taught.ids) - 1,
         "messages": len(stretches), "without_tokens": list(scored.taught.silent), "tokens": len(scored.rows), "bytes": scored.taught.bytes,
         "nats": scored.nats, "nats_per_token": scored.nats_per_token, "perplexity": math.exp(min(scored.nats_per_token, 700.0)),
         "bits_per_byte": scored.bits_per_byte, "count": event, "most_surprising": [row.document() for row in scored.most_surprising],

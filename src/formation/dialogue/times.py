@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from formation.dialogue.transcript import TranscriptRefusal, read_stamp, show_st
 from formation.strict_json import JsonRefusal, parse_json
 
 NAME = "times.jsonl"
+Passed = Mapping[int, tuple[float, int]]  # by event: seconds until then, and bytes of weights read
 
 
 class Clock(Protocol):
@@ -66,8 +68,7 @@ class Times:
 def resume(path: Path, clock: Clock, events: int, *, complete: bool) -> Times:
     """Of a log with so many events"""
     times = Times(path, clock)
-    lines = [line for line in map(read_line, path.read_bytes().split(b"\n") if path.is_file() else ()) if line and line["event"] < events]
-    for line in lines:
+    for line in whole_lines(path, events):
         stamp = read_stamp(line["time"])
         times.started = times.started or stamp
         times.before, times.disk_bytes = max(times.before, line["seconds"]), max(times.disk_bytes, line["disk_bytes"])
@@ -75,6 +76,15 @@ def resume(path: Path, clock: Clock, events: int, *, complete: bool) -> Times:
     if complete and times.ended is None:
         times.note(events - 1, "dialogue_end")  # the cut was between the event and its time
     return times
+
+
+def passed(path: Path, events: int) -> Passed:
+    """As far as it is known"""
+    return {line["event"]: (float(line["seconds"]), line["disk_bytes"]) for line in whole_lines(path, events)}
+
+
+def whole_lines(path: Path, events: int) -> list[dict[str, Any]]:
+    return [line for line in map(read_line, path.read_bytes().split(b"\n") if path.is_file() else ()) if line and line["event"] < events]
 
 
 def read_line(data: bytes) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""What the small documents of a bundle must say, to the last field: contract, checkpoint, parity, host and io.jsonl, and the two later verdicts.
+"""What the small documents of a bundle must say, to the last field: anchor, contract, parity, host and io.jsonl, and the two later verdicts.
 
 Each function reads bytes of hostile origin, returns what is checked elsewhere against the ledger, and raises Refused, and nothing else.
 """
@@ -15,12 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from formation.evidence.strict import Refused, digest, document, exactly, fields, is_count, text
-from formation.ledger import anchor, canonical, merkle
+from formation.ledger import anchor, canonical
 from formation.ledger.anchor import Anchor
 
 VECTORS = Path(__file__).parents[1] / "kernels" / "golden.json"  # of the contract that this version knows
-TENSOR = ("file", "name", "dtype", "shape", "begin", "end")
-COVERS = ("file", "header")
 
 
 # ---- anchor.json
@@ -85,71 +83,6 @@ def cases_digest(name: str, cases: Any) -> str:
     return sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
 
 
-# ---- checkpoint.json
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """What checkpoint.json names: how many files, and the tensors."""
-
-    files: int
-    tensors: tuple[str, ...]
-
-
-def read_checkpoint(data: bytes, frozen: Anchor) -> Checkpoint:
-    """The root of the tensor table is recomputed; it and the digest of the list of files are the anchor's."""
-    value = document("checkpoint", "checkpoint.json", data, ("files", "tensor_table", "tensor_table_root"))
-    files, table = rows(value["files"], "files"), rows(value["tensor_table"], "tensor_table")
-    paths = ascending([check_file(row) for row in files], "files")
-    names = ascending([check_tensor(row, set(paths)) for row in table], "tensor_table")
-    root = merkle.root_of(merkle.leaf_hash(canonical.encode(row)) for row in table).hex()
-    exactly("checkpoint", "checkpoint.json, tensor_table_root", value["tensor_table_root"], root)
-    exactly("checkpoint", "anchor.json, tensor_table_root", frozen.tensor_table_root, root)
-    listed = sha256(canonical.encode(files, limits=canonical.DOCUMENT)).hexdigest()
-    exactly("checkpoint", "anchor.json, checkpoint sha256", frozen.checkpoint_sha256, listed)
-    return Checkpoint(len(paths), tuple(names))
-
-
-def rows(value: Any, what: str) -> list[Any]:
-    if not isinstance(value, list) or not value:
-        raise Refused("checkpoint", f"checkpoint.json, {what}: expected a list, got {'an empty one' if value == [] else type(value).__name__}")
-    return value
-
-
-def ascending(names: list[str], what: str) -> list[str]:
-    """By the bytes of the names, so each stands once"""
-    for a, b in pairwise([name.encode() for name in names]):
-        if a >= b:
-            raise Refused("checkpoint", f"checkpoint.json, {what}: expected names in ascending order, got {canonical.quoted(b.decode())}")
-    return names
-
-
-def check_file(row: Any) -> str:
-    """Its path"""
-    found = fields("checkpoint", "checkpoint.json, file", row, ("path", "size", "sha256", "covers"))
-    path = text("checkpoint", "checkpoint.json, path", found["path"])
-    digest("checkpoint", f"checkpoint.json, {canonical.quoted(path)}", found["sha256"])
-    if found["covers"] not in COVERS or not is_count(found["size"]) or not is_plain(path):
-        raise Refused("checkpoint", f"checkpoint.json: expected a plain path, a size and {' or '.join(COVERS)}, got {canonical.quoted(row)}")
-    return path
-
-
-def check_tensor(row: Any, paths: set[str]) -> str:
-    """Its name"""
-    found = fields("checkpoint", "checkpoint.json, tensor", row, TENSOR)
-    name, file = (text("checkpoint", f"checkpoint.json, tensor's {field}", found[field]) for field in ("name", "file"))
-    shape, begin, end = found["shape"], found["begin"], found["end"]
-    good = isinstance(shape, list) and all(map(is_count, shape)) and is_count(begin) and is_count(end) and begin <= end
-    if not good or not isinstance(found["dtype"], str) or file not in paths:
-        raise Refused("checkpoint", f"checkpoint.json: expected a tensor's file, dtype, shape and range, got {canonical.quoted(row)}")
-    return name
-
-
-def is_plain(path: str) -> bool:
-    """One part, of no special meaning"""
-    return path not in ("", ".", "..") and not set(path) & {"/", "\\", "\0"} and path.isascii() and path.isprintable()
-
-
 # ---- parity.json
 
 
@@ -192,36 +125,57 @@ def text_of(value: canonical.Value) -> str:
 NUMBER: Callable[[Any], bool] = lambda v: type(v) in (int, float) and v >= 0  # noqa: E731
 TEXT: Callable[[Any], bool] = lambda v: isinstance(v, str)  # noqa: E731
 FLAG: Callable[[Any], bool] = lambda v: type(v) is bool  # noqa: E731
-HOST: Mapping[str, Callable[[Any], bool]] = {
+FILE_SYSTEM: Callable[[Any], bool] = lambda v: typed(v, {"kind": TEXT, "source": TEXT})  # noqa: E731
+MACHINE: Mapping[str, Callable[[Any], bool]] = {
     "formation": TEXT, "python": TEXT, "system": TEXT, "kernels": TEXT, "cores": is_count, "threads": is_count, "memory_bytes": is_count,
-    "memory_budget_bytes": is_count, "kv_cache": FLAG, "file_system": lambda v: typed(v, {"kind": TEXT, "source": TEXT}),
+    "memory_budget_bytes": is_count, "kv_cache": FLAG, "guess": FLAG, "file_system": FILE_SYSTEM,
+    "mirrors": lambda v: isinstance(v, list) and all(map(FILE_SYSTEM, v)),
 }  # fmt: skip
+RESUMED = {**MACHINE, "from_line": is_count}
+HOST = {**MACHINE, "resumed": lambda v: isinstance(v, list) and all(typed(each, RESUMED) for each in v)}
 PART = {"part": TEXT, "seconds_waited": NUMBER} | dict.fromkeys(("disk_bytes", "disk_uses", "cache_bytes", "cache_uses"), is_count)
 ACCOUNT: Mapping[str, Callable[[Any], bool]] = {
-    "position": is_count, "seconds": NUMBER, "disk_bytes": is_count, "unused_bytes": is_count,
+    "position": is_count, "seconds": NUMBER, "shared_by": lambda v: is_count(v) and v > 0, "disk_bytes": is_count, "mirror_bytes": is_count,
+    "unused_bytes": is_count, "guessed_bytes": is_count, "guessed_unused_bytes": is_count,
     "parts": lambda v: isinstance(v, list) and all(typed(part, PART) for part in v),
     "shards": lambda v: isinstance(v, list) and all(map(TEXT, v)),
 }  # fmt: skip
+
+
+SHARES = {"mirror_bytes": "disk_bytes", "guessed_bytes": "parts", "guessed_unused_bytes": "unused_bytes"}  # bytes that are among others
 
 
 def typed(value: Any, shape: Mapping[str, Callable[[Any], bool]]) -> bool:
     return isinstance(value, dict) and set(value) == set(shape) and all(test(value[name]) for name, test in shape.items())
 
 
-def check_host(data: bytes) -> None:
+def read_host(data: bytes, lines: int) -> dict[str, Any]:
+    """The machines, declared, of a ledger that has so many lines: each that went on did so at a line, behind the one before"""
     value = document("declarations", "host.json", data, tuple(HOST))
-    for name, test in HOST.items():
+    check_types(value, HOST, "host.json")
+    begins = [0, *(each["from_line"] for each in value["resumed"])]
+    if any(a >= b for a, b in pairwise(begins)) or begins[-1] > lines:
+        got = canonical.quoted(begins[1:])
+        raise Refused("declarations", f"host.json, resumed: expected ascending lines from 1 to {lines}, got {got}")
+    return value
+
+
+def check_types(value: Mapping[str, Any], shape: Mapping[str, Callable[[Any], bool]], file: str) -> None:
+    for name, test in shape.items():
         if not test(value[name]):
-            raise Refused("declarations", f"host.json, {name}: expected another type, got {canonical.quoted(value[name])}")
+            raise Refused("declarations", f"{file}, {name}: expected another type, got {canonical.quoted(value[name])}")
 
 
 def check_account(line: bytes, position: int) -> None:
     """One line of io.jsonl, of the step at `position`"""
     value = document("declarations", "io.jsonl", line, tuple(ACCOUNT), limits=canonical.LINE)
-    for name, test in ACCOUNT.items():
-        if not test(value[name]):
-            raise Refused("declarations", f"io.jsonl, {name}: expected another type, got {canonical.quoted(value[name])}")
+    check_types(value, ACCOUNT, "io.jsonl")
     exactly("declarations", f"io.jsonl, position of the step at {position}", str(value["position"]), str(position))
+    sums = {"disk_bytes": value["disk_bytes"], "unused_bytes": value["unused_bytes"], "parts": sum(part["disk_bytes"] for part in value["parts"])}
+    for name, whole in SHARES.items():
+        if value[name] > sums[whole]:
+            due = f"at most the {sums[whole]} bytes of {whole}"
+            raise Refused("declarations", f"io.jsonl, {name} of the step at {position}: expected {due}, got {value[name]}")
 
 
 # ---- predicates of audit.json and certification.json

@@ -9,21 +9,18 @@ dies is an EnvironmentFault. Memory: for each process one position, and its last
 from __future__ import annotations
 
 import json
-import os
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from itertools import islice
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from formation.evidence.container import Container, ContainerRefusal
 from formation.evidence.ledger_pass import RULES, Found, Lines, finished, read_ledger
 from formation.evidence.run_facts import RunFacts
 from formation.evidence.sidecar_pass import Part, Sidecars
-from formation.evidence.worker import Worker
+from formation.evidence.worker import Worker, processes
 from formation.ledger import canonical, rules
 from formation.ledger.anchor import Anchor
 from formation.ledger.gaps import RuleResult, Tally
@@ -32,9 +29,7 @@ from formation.ledger.reader import whole_lines
 from formation.ledger.steps import Steps
 
 LEDGER = "ledger.jsonl"
-LONG = 1 << 20  # bytes of a ledger, about a quarter of a second in one process
 WIDTH = 4  # positions of a group
-MOST = 8  # processes
 
 
 class Unfit(Exception):
@@ -52,20 +47,13 @@ def read(container: Container, sizes: Mapping[str, int], anchor: Anchor, *, work
         return read_ledger(file, sizes[LEDGER], anchor, Sidecars(container, sizes))
 
 
-def processes(size_bytes: int) -> int:
-    """More than one on Linux only, and from a process of one thread: a lock that another thread holds would stay locked in a child"""
-    if size_bytes < LONG or sys.platform != "linux" or len(list(Path("/proc/self/task").iterdir())) > 1:
-        return 1
-    return min(len(os.sched_getaffinity(0)), MOST)
-
-
 @dataclass(frozen=True)
 class Plan:
     """Which lines are due, if the ledger holds: which positions are steps, as many as there are lines for."""
 
     run: Run
     steps: Steps
-    kind: str  # of steps
+    kind: Callable[[int], str]  # of each step
     width: int
 
     @classmethod
@@ -85,7 +73,7 @@ class Plan:
             yield range(begin, min(begin + self.width, self.positions))
 
     def kinds(self, group: range) -> list[str]:
-        return [self.kind if position in self.steps else "prompt" for position in group]
+        return [self.kind(position) if position in self.steps else "prompt" for position in group]
 
     def lines(self, group: range) -> int:
         steps = sum(position in self.steps for position in group)

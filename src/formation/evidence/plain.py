@@ -1,4 +1,4 @@
-"""Values of records as JSON has them, and as a cell of a table of comma-separated values has them, where no text can do harm."""
+"""Values of records as JSON has them, as a cell of a table of comma-separated values has them, where no text can do harm, and as people read them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from formation.ledger.tables import RUN_ID, Absent, Column, Record
 
 INVISIBLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")  # control, format, surrogate, private, unassigned; separators of lines
 QUOTED = ("text", "bytes")  # columns of a model's making
+UNITS = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 TAME = re.compile("[0-9A-Za-z][0-9A-Za-z_ ]*")
 
 
@@ -62,3 +63,30 @@ def inert(text: str) -> str:
 def escaped(character: str) -> str:
     units = character.encode("utf-16-be")
     return "".join(f"\\u{units[i] << 8 | units[i + 1]:04x}" for i in range(0, len(units), 2))
+
+
+# ---- for people
+
+
+def number(value: Any, digits: int = 5) -> str:
+    """Rounded; a dash for what is absent, text as it is"""
+    if isinstance(value, Absent):
+        return "–"
+    return f"{value:.{digits}g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def size(count: int) -> str:
+    """Decimal units, as disks are sold"""
+    return next((f"{count / least:.3g} {unit}" for least, unit in UNITS if count >= least), counted(count, "byte"))
+
+
+def capital(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
+
+
+def cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"

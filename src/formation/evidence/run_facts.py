@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any
 
-from formation.exact64 import exp64
-from formation.ledger.anchor import Anchor
+from formation.ledger.anchor import FORCED, Anchor
 from formation.ledger.gaps import Gap, fact
 from formation.ledger.lines import Run
 from formation.ledger.rules import Observed
+from formation.ledger.sampling import of_settings
 from formation.philox import uniform
 
 INPUTS, SAMPLER = "inputs", "sampler"
@@ -34,7 +34,7 @@ class RunFacts:
         for position in count():
             if position >= self._steps.first and self.ended:
                 return
-            yield self._anchor.step_kind if position in self._steps else "prompt"
+            yield self._anchor.step_kind(position) if position in self._steps else "prompt"
 
     def of_anchor(self) -> Iterator[Gap]:
         size = self._run.shape.vocabulary
@@ -63,11 +63,11 @@ class RunFacts:
         return fact(INPUTS, known.setdefault(token, value) == value, f"{where}: id {token} had another before")
 
     def _choice(self, sampler: Values, head: Values, token: int, position: int) -> Iterator[Gap]:
-        wanted, where = self._anchor.sampler, f"sampler at position {position}"
-        yield fact(SAMPLER, sampler["method"] == wanted["method"], f"{where}: expected {wanted['method']}, got {sampler['method']}")
-        if self._anchor.scores:
-            due = self._anchor.prompt_ids[position + 1]
-            yield fact(SAMPLER, token == due, f"token at position {position}: expected id {due}, which is scored, got {token}")
+        wanted, where, due = self._anchor.sampler, f"sampler at position {position}", self._anchor.given(position)
+        method = wanted["method"] if due is None or self._anchor.scores else FORCED
+        yield fact(SAMPLER, sampler["method"] == method, f"{where}: expected {method}, got {sampler['method']}")
+        if due is not None:
+            yield fact(SAMPLER, token == due, f"token at position {position}: expected id {due}, which is given, got {token}")
         if sampler["method"] != "sample" or wanted["method"] != "sample":
             return
         draw = uniform(int(wanted["seed"]), int(wanted["branch"]), position + 1)
@@ -75,11 +75,4 @@ class RunFacts:
         yield fact(SAMPLER, not wanted["top_k"] or sampler["kept"] <= int(wanted["top_k"]), f"{where}: more kept than top_k {wanted['top_k']}")
         unfiltered = (wanted["top_k"], wanted["top_p"], wanted["min_p"]) == (0, 1, 0)
         yield fact(SAMPLER, not unfiltered or sampler["kept_mass"] == 1, f"{where}: less than everything kept, without a filter")
-        if wanted["temperature"] == 1:
-            yield self._width(sampler, head, where)
-
-    def _width(self, sampler: Values, head: Values, where: str) -> Gap:
-        """At temperature 1 the token's interval, times what was kept, is its probability. Both sides are sums over the vocabulary V, in other
-        orders, so V roundings of numbers below 1 are allowed."""
-        gap = abs((sampler["high"] - sampler["low"]) * sampler["kept_mass"] - exp64(min(head["logprob"], 1.0)))
-        return Gap(SAMPLER, gap, self._run.shape.vocabulary * 2.0**-50, f"{where}: interval and probability")
+        yield from of_settings(SAMPLER, wanted, sampler, head, self._run.shape.vocabulary, where)

@@ -13,7 +13,7 @@ from itertools import chain
 from itertools import count as naturals
 from typing import Any
 
-from formation.evidence import audited, certification, documents, envelope, ledger_parts, note, payloads, seal
+from formation.evidence import audited, certification, checkpoint_json, documents, envelope, ledger_parts, note, payloads, seal
 from formation.evidence import container as containers
 from formation.evidence.audited import Audited
 from formation.evidence.certification import Certified
@@ -47,7 +47,7 @@ class Examination:
 
     contents: Contents
     anchor: Anchor
-    checkpoint: documents.Checkpoint
+    checkpoint: checkpoint_json.Checkpoint
     attestation: envelope.Attestation
     head: note.TreeHead
     parity: str
@@ -102,7 +102,7 @@ class Examination:
         return passed(f"{self.anchor.contract}, digest {self.anchor.contract_digest}")
 
     def checkpoint_(self, check: Check) -> Finding:
-        self.checkpoint = documents.read_checkpoint(self.read("checkpoint.json"), self.anchor)
+        self.checkpoint = checkpoint_json.read(self.read("checkpoint.json"), self.anchor)
         return passed(f"{self.checkpoint.files} files, {len(self.checkpoint.tensors)} tensors, table root {self.anchor.tensor_table_root}")
 
     def envelope_(self, check: Check) -> Finding:
@@ -149,7 +149,7 @@ class Examination:
         return self.found.sha256 if name == "ledger.jsonl" else containers.digest(self.container, name)
 
     def declarations(self, check: Check) -> Finding:
-        documents.check_host(self.read("host.json"))
+        machines = 1 + len(documents.read_host(self.read("host.json"), self.found.lines)["resumed"])
         steps, count, size = self.anchor.steps(self.found.steps), 0, 0
         with self.container.open("io.jsonl") as file:
             for position, line in zip(chain(steps, naturals(steps.positions)), whole_lines(file), strict=False):
@@ -157,7 +157,8 @@ class Examination:
                 count, size = count + 1, size + len(line) + 1
         if size != self.contents.sizes["io.jsonl"]:
             return Finding(FAILED, "io.jsonl", "lines that end in LF", f"something else after line {count}")
-        return self.same("lines of io.jsonl, one for each step", str(self.found.steps), str(count))
+        told = f"machines of host.json: {machines}; lines of io.jsonl, one for each step"
+        return self.same(told, str(self.found.steps), str(count))
 
     def predicate(self, check: Check) -> Finding:
         stated = dict(self.attestation.statement.predicate)

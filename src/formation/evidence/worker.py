@@ -8,10 +8,23 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Self
 
 from formation.errors import EnvironmentFault
+
+LONG = 1 << 20  # bytes to look at, a quarter of a second of a ledger in one process
+MOST = 8  # processes
+
+
+def processes(size_bytes: int) -> int:
+    """How many to share the work out to. More than one on Linux only, and from a process of one thread: a lock that another thread holds would
+    stay locked in a child"""
+    if size_bytes < LONG or sys.platform != "linux" or len(list(Path("/proc/self/task").iterdir())) > 1:
+        return 1
+    return min(len(os.sched_getaffinity(0)), MOST)
 
 
 class Worker:

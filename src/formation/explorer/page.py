@@ -26,7 +26,7 @@ from formation.ledger import fields
 STATIC = Path(__file__).parent / "static"
 ENTRY, TABLES = "page.js", "tables.js"
 EXPLORE = "explore.js"  # the explorer's entry
-IMPORT = re.compile(r'^import (\{[^}]*\}|\* as \w+) from "(?:\./|\.\./verify/)([\w-]+\.js)";\n', re.MULTILINE)
+IMPORT = re.compile(r'^import (\{[^}]*\}|\* as \w+) from "(?:\./|\.\./(?:verify|explore)/)([\w-]+\.js)";\n', re.MULTILINE)
 EXPORT = re.compile(r"^export (?:async )?(?:const|class|function\*?) (\{[^}]*\}|\w+)", re.MULTILINE)
 POLICY = "default-src 'none'; script-src '{script}'; style-src '{style}'; base-uri 'none'; form-action 'none'"
 WORKER, SERVER = "; worker-src blob:", "; connect-src 'self'"  # a worker runs the page's own script; a page that was served asks its own server
@@ -54,7 +54,8 @@ def assembled(template: str, script: str, style: str, more: Mapping[str, str], a
     """`allowed`: what the policy grants beyond the page's own script and style"""
     policy = POLICY.format(script=source_hash(script), style=source_hash(style)) + allowed
     parts = {"POLICY": policy, "STYLE": style, "SCRIPT": script, **more}
-    pieces = re.split(r"\{\{([A-Z]+)\}\}", (STATIC / template).read_text("utf-8"))  # what is put in is not searched for marks
+    whole = (STATIC / template).read_text("utf-8").replace("{{HEAD}}", (STATIC / "head.html").read_text("utf-8"))
+    pieces = re.split(r"\{\{([A-Z]+)\}\}", whole)  # what is put in is not searched for marks
     return "".join(parts[piece] if n % 2 else piece for n, piece in enumerate(pieces)).encode()
 
 
@@ -112,19 +113,27 @@ def constants(values: Mapping[str, Any]) -> Iterator[str]:
 
 def bundle(sources: Mapping[str, str], entry: str = ENTRY) -> str:
     """One script: every module that `entry` needs, each a function of its own; `formation` is what a console or a test finds them by."""
-    parts = [module_text(name, sources[name]) for name in ordered(sources, entry, ())]
+    parts = [module_text(name, sources[name]) for name in ordered(sources, entry)]
     script = '"use strict";\nconst modules = {};\n' + "".join(parts) + "globalThis.formation = modules;\n"
     if re.search("</script|<!--", script, re.IGNORECASE):
         raise ValueError("modules: expected no text that would end the script element, got one")
     return script
 
 
-def ordered(sources: Mapping[str, str], name: str, path: tuple[str, ...]) -> list[str]:
-    """What `name` imports, before it, each once"""
-    if name in path:
-        raise ValueError(f"modules: expected imports without a circle, got {' -> '.join((*path, name))}")
-    needed = [other for _, other in IMPORT.findall(sources[name])]
-    return list(dict.fromkeys([*(each for other in needed for each in ordered(sources, other, (*path, name))), name]))
+def ordered(sources: Mapping[str, str], entry: str) -> list[str]:
+    """`entry` and what it needs, each once, behind what it imports itself"""
+    found: dict[str, None] = {}
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        if name in path:
+            raise ValueError(f"modules: expected imports without a circle, got {' -> '.join((*path, name))}")
+        if name not in found:
+            for _, other in IMPORT.findall(sources[name]):
+                visit(other, (*path, name))
+            found[name] = None
+
+    visit(entry, ())
+    return list(found)
 
 
 def module_text(name: str, source: str) -> str:

@@ -51,7 +51,9 @@ def packed(path: Path, other: Path | None = None) -> Packed:
 def elements(path: Path, side: str) -> tuple[str, str, tuple[str, ...]]:
     """What is said about a bundle, the files that are held, and the names of those that are left out"""
     with opened(path) as (bundle, contents):
-        left_out = left_out_of(path, contents)
+        left_out = left_out_of(contents.sizes)
+        if left_out is None:
+            raise EnvironmentFault(f"{path}: expected a ledger of at most {MOST_BYTES} bytes for one page, got a larger one", hint=SERVE)
         sizes = {name: size for name, size in contents.sizes.items() if name not in left_out}
         files = "".join(piece for name in sorted(sizes, key=place) for piece in pieces(bundle, name, sizes[name], side))
         return named(path, side) + about(bundle, sizes, left_out, side=side), files, left_out
@@ -72,15 +74,12 @@ def opened(path: Path) -> Iterator[tuple[container.Container, container.Contents
         raise EnvironmentFault(f"{path}: {refusal}", hint="formation verify says what is wrong with it") from refusal
 
 
-def left_out_of(path: Path, contents: container.Contents) -> tuple[str, ...]:
-    """Nothing of a bundle that fits; else rows/ and router/, which are most of a bundle. Raises EnvironmentFault."""
-    if sum(contents.sizes.values()) <= MOST_BYTES:
+def left_out_of(sizes: Mapping[str, int]) -> tuple[str, ...] | None:
+    """Nothing of a bundle that fits in one page; else rows/ and router/, which are most of a bundle; None if the rest is too much as well"""
+    if sum(sizes.values()) <= MOST_BYTES:
         return ()
-    rows = tuple(name for name in contents.sizes if name.startswith(tuple(f"{folder}/" for folder in container.FOLDERS)))
-    size_bytes = sum(size for name, size in contents.sizes.items() if name not in rows)
-    if size_bytes > MOST_BYTES:
-        raise EnvironmentFault(f"{path}: expected at most {MOST_BYTES} bytes for one page, got {size_bytes} without rows/", hint=SERVE)
-    return rows
+    rows = tuple(name for name in sizes if name.startswith(tuple(f"{folder}/" for folder in container.FOLDERS)))
+    return rows if sum(size for name, size in sizes.items() if name not in rows) <= MOST_BYTES else None
 
 
 def place(name: str) -> tuple[int, str]:

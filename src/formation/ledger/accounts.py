@@ -36,7 +36,7 @@ class Accounts:
             self._file.truncate(sum(len(line) + 1 for _, line in kept))
             self._file.seek(0, os.SEEK_END)
         except OSError as error:
-            raise disk_fault(folder, f"open {NAME} of", error) from error
+            raise disk_fault(folder / NAME, "open", error) from error
         if len(kept) != steps:
             self._file.close()
             raise EnvironmentFault(f"{folder / NAME}: expected a line for each of {steps} steps, got {len(kept)}", hint="record anew")
@@ -48,7 +48,7 @@ class Accounts:
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
-            raise disk_fault(self._folder, f"write {NAME} of", error) from error
+            raise disk_fault(self._folder / NAME, "write", error) from error
 
     def close(self) -> None:
         self._file.close()

@@ -3,7 +3,7 @@
 The profile is narrower than the RFC, so that no two readers can differ about a text that both accept:
 - numbers lie within ±(2^53 - 1): from 2^53 on, binary64 holds only integers, and no longer all of them; -0, NaN and infinities are refused
 - names of objects are ASCII, so that the RFC's order by UTF-16 units is the order of their bytes
-- size and depth have limits, checked before the parser runs; every check is linear in the size
+- size, depth and the number of commas have limits, checked before the parser runs; every check is linear in the size
 
 A number is read as int when written without "." and "e", so 1.0 comes back as 1. Not done here: which fields an object may have.
 """
@@ -26,6 +26,7 @@ from typing import Any
 Value = None | bool | int | float | str | list[Any] | dict[str, Any]
 
 LARGEST = 2**53 - 1
+MOST_COMMAS = 1 << 22  # in strings too: without that, a document of 64 MiB could make two gigabytes of empty lists
 DEEPEST = 100  # far below the interpreter's own limit, wherever the caller stands
 LONGEST_NUMBER = 25  # characters of -0.0000012345678901234567, the longest canonical number
 
@@ -60,9 +61,15 @@ def encode(value: Value, *, limits: Limits = LINE) -> bytes:
         data = text_of(value, limits.depth).encode("utf-8")
     except UnicodeEncodeError as error:
         raise CanonicalRefusal(f"expected text, got a lone surrogate: {quoted(error.object[error.start])}") from None
+    check_size(data, limits)
+    return data
+
+
+def check_size(data: bytes, limits: Limits) -> None:
     if len(data) > limits.size_bytes:
         raise CanonicalRefusal(f"expected at most {limits.size_bytes} bytes, got {len(data)}")
-    return data
+    if len(data) > MOST_COMMAS and (found := data.count(b",")) > MOST_COMMAS:
+        raise CanonicalRefusal(f"expected at most {MOST_COMMAS} commas, got {found}")
 
 
 def text_of(value: object, depth: int) -> str:
@@ -222,8 +229,7 @@ PLAIN_DECODER = json.JSONDecoder(
 
 
 def read_text(data: bytes, limits: Limits) -> str:
-    if len(data) > limits.size_bytes:
-        raise CanonicalRefusal(f"expected at most {limits.size_bytes} bytes, got {len(data)}")
+    check_size(data, limits)
     if data.startswith(b"\xef\xbb\xbf"):
         raise CanonicalRefusal("expected JSON from the first byte, got a byte-order mark")
     try:

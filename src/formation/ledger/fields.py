@@ -30,6 +30,7 @@ NO_RUNNER_UP, ALL_CHOSEN, ZERO_NORM, NEVER, NO_EXPERTS = "runner-up not known", 
 GREEDY, FORCED = "greedy", "forced"
 DELTA_LAYER, ATTENTION_LAYER, NO_DELTA, UNGATED = "delta layer", "attention layer", "no delta layer", "no gate"
 LAYER_KINDS = ("attention", "delta")  # what mixes positions in a layer
+TOPS = (1, 5, 20)  # sizes of the sets of most likely tokens whose probability is told
 
 
 @dataclass(frozen=True)
@@ -303,6 +304,9 @@ def head_fields() -> Iterator[Field]:
     ])  # fmt: skip
     for name, kind, definition, formula, inputs in HEAD_FORMULAS:
         yield derived("lm_head", "minimal", name, kind, definition, formula, inputs)
+    masses = "Σ_i exp64(top_logits[i] - log_sum_exp), the most likely first"
+    yield derived("lm_head", "minimal", "top_masses", "f64[]", MASSES, masses, "top_logits log_sum_exp", length=str(len(TOPS)))
+    yield derived("lm_head", "minimal", "zero_kind", "text", ZERO, "POSITIVE, or UNDERFLOW of a dtype, of logprob", "logprob")
     arrival = "first layer from which on y's rank in the lens of x' is 1"
     yield derived("lm_head", "standard", "arrival_layer", "int layer", arrival, "min l with lens_rank = 1 in layers l…L-1",
                   "lens_rank", absent=(NEVER,))  # fmt: skip
@@ -319,6 +323,11 @@ def head_fields() -> Iterator[Field]:
                   "chosen_logit - dla_logit", "chosen_logit dla_logit")  # fmt: skip
 
 
+MASSES = f"probability of the {', '.join(map(str, TOPS[:-1]))} and {TOPS[-1]} most likely tokens together"
+ZERO = (
+    "whether y's probability is zero, and in which sense: UNDERFLOW names the widest dtype that prints 0 for it, where ln p is at most "
+    "-25 ln 2 (float16), -134 ln 2 (bfloat16), -150 ln 2 (float32), -1075 ln 2 (float64)"
+)
 HEAD_FORMULAS = (
     ("logprob", "f64 nats", "log probability of y", "chosen_logit - log_sum_exp", "chosen_logit log_sum_exp"),
     ("surprisal_nats", "f64 nats", "surprisal of y", "log_sum_exp - chosen_logit", "chosen_logit log_sum_exp"),
@@ -331,6 +340,7 @@ HEAD_FORMULAS = (
 
 
 def choice_fields() -> Iterator[Field]:
+    """The model's own distribution is lm_head's. No edit of logits comes between: it is the edited one too."""
     yield from measured("sampler", "minimal", [("method", "text", "", "how the token came: greedy, sample or forced")])
     yield from measured("sampler", "minimal", [
         ("draw", "f64", "", "the uniform draw in [0, 1)"),
@@ -338,11 +348,39 @@ def choice_fields() -> Iterator[Field]:
         ("high", "f64", "", "its end"),
         ("kept", "int", "tokens", "how many tokens the sampler's filters kept"),
         ("kept_mass", "f64", "", "their probability at the sampler's temperature, before the filters"),
+        ("truncated_mass", "f64", "", "that of the tokens that the filters cut off, summed on its own"),
+        ("tempered_rank_low", "int", "", "1 + number of larger scores than y's; the same among what the filters leave"),
+        ("tempered_rank_high", "int", "", "number of scores that are not smaller than y's"),
     ], (GREEDY, FORCED))  # fmt: skip
+    scores = "the logits over the temperature, less the largest; at temperature 1 the logits themselves, and all numbers those of lm_head"
+    yield from of_scores("tempered", f"x of the tempered distribution: {scores}")
+    left = "the logits over the temperature, less the largest, of the tokens that the filters leave; where they cut nothing off, tempered's"
+    yield from of_scores("sampler", f"x of the sampler's distribution q: {left}")
     yield from measured("token", "minimal", [
         ("id", "int", "token", "y"),
         ("bytes", "bytes", "", "what it spells; empty for a token without text"),
     ])  # fmt: skip
+
+
+def of_scores(prefix: str, scores: str) -> Iterator[Field]:
+    """A distribution p = exp(x) / Σ exp(x) that a token was sampled from, or would have been"""
+    absent, lse = (GREEDY, FORCED), f"{prefix}_log_sum_exp"
+    yield from measured("sampler", "minimal", [
+        (f"{prefix}_score", "f64", "", f"y's score; {scores}"),
+        (lse, "f64", "nats", "log Σ exp x"),
+        (f"{prefix}_mean", "f64", "", "Σ p x"),
+        (f"{prefix}_mean_square", "f64", "", "Σ p x^2"),
+    ], absent)  # fmt: skip
+    yield from measured("sampler", "minimal", [(f"{prefix}_top_masses", "f64[]", "", MASSES, str(len(TOPS)))], absent)
+    for name, kind, what, formula, inputs in (
+        ("logprob", "f64 nats", "log probability of y", f"{prefix}_score - {lse}", f"{prefix}_score {lse}"),
+        ("logprob_bits", "f64 bits", "log probability of y", f"{prefix}_logprob / ln 2", f"{prefix}_logprob"),
+        ("entropy_nats", "f64 nats", "entropy", f"{lse} - {prefix}_mean", f"{lse} {prefix}_mean"),
+        ("varentropy", "f64 nats^2", "variance of the surprisal, as it comes", f"{prefix}_mean_square - {prefix}_mean * {prefix}_mean",
+         f"{prefix}_mean_square {prefix}_mean"),
+        ("zero_kind", "text", ZERO, f"POSITIVE, or UNDERFLOW of a dtype, of {prefix}_logprob", f"{prefix}_logprob"),
+    ):  # fmt: skip
+        yield derived("sampler", "minimal", f"{prefix}_{name}", kind, what, formula, inputs, absent=absent)
 
 
 # ---- the table

@@ -29,7 +29,7 @@ def write_whole(path: Path, data: bytes) -> None:
     except OSError as error:
         with suppress(OSError):
             temporary.unlink()
-        raise disk_fault(path.parent, f"write {path.name} of", error) from error
+        raise disk_fault(path, "write", error) from error
 
 
 def write_document(path: Path, value: canonical.Value) -> None:

@@ -1,7 +1,8 @@
 """Every derived value that follows from values of the same ledger: one function each, named as its field, whose parameters are its inputs.
 
 Writer and verifier call the same functions, and the spec prints the formulas, so a second implementation must get the same bits: each
-`+ - * /` rounds once to binary64, sums run in the order given, and nothing else is used. Where a value cannot be had the result says why.
+`+ - * /` rounds once to binary64, sums run in the order given, exp64 is the contract's, and nothing else is used. Where a value cannot be had the
+result says why.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from formation.ledger import canonical
-from formation.ledger.fields import ALL_CHOSEN, FIELDS, NEVER, ZERO_NORM, Field, absent
+from formation.ledger.exact64 import exp64
+from formation.ledger.fields import ALL_CHOSEN, FIELDS, NEVER, TOPS, ZERO_NORM, Field, absent
+from formation.ledger.zero import LN2 as LN2
+from formation.ledger.zero import of_logprob
 
-LN2 = float.fromhex("0x1.62e42fefa39efp-1")
 Absence = dict[str, str]
 
 
@@ -60,6 +63,61 @@ def top_margin(top_logits: Sequence[float]) -> float:
     return top_logits[0] - top_logits[1]
 
 
+def top_masses(top_logits: Sequence[float], log_sum_exp: float) -> list[float]:
+    return masses(top_logits, log_sum_exp)
+
+
+def masses(scores: Sequence[float], log_sum_exp: float) -> list[float]:
+    """Probability of the TOPS first of `scores` together, which are the largest, descending; of all if there are fewer"""
+    sums = [plain_sum([exp64(score - log_sum_exp) for score in scores[:count]]) for count in TOPS]
+    return [canonical.number(each) for each in sums]
+
+
+def zero_kind(logprob: float) -> str:
+    return str(of_logprob(logprob))
+
+
+def tempered_logprob(tempered_score: float, tempered_log_sum_exp: float) -> float:
+    return tempered_score - tempered_log_sum_exp
+
+
+def tempered_logprob_bits(tempered_logprob: float) -> float:
+    return tempered_logprob / LN2
+
+
+def tempered_entropy_nats(tempered_log_sum_exp: float, tempered_mean: float) -> float:
+    return tempered_log_sum_exp - tempered_mean
+
+
+def tempered_varentropy(tempered_mean_square: float, tempered_mean: float) -> float:
+    return tempered_mean_square - tempered_mean * tempered_mean
+
+
+def tempered_zero_kind(tempered_logprob: float) -> str:
+    return zero_kind(tempered_logprob)
+
+
+def sampler_logprob(sampler_score: float, sampler_log_sum_exp: float) -> float:
+    """log q"""
+    return sampler_score - sampler_log_sum_exp
+
+
+def sampler_logprob_bits(sampler_logprob: float) -> float:
+    return sampler_logprob / LN2
+
+
+def sampler_entropy_nats(sampler_log_sum_exp: float, sampler_mean: float) -> float:
+    return sampler_log_sum_exp - sampler_mean
+
+
+def sampler_varentropy(sampler_mean_square: float, sampler_mean: float) -> float:
+    return sampler_mean_square - sampler_mean * sampler_mean
+
+
+def sampler_zero_kind(sampler_logprob: float) -> str:
+    return zero_kind(sampler_logprob)
+
+
 def arrival_layer(lens_rank: Sequence[int]) -> int | Absence:
     """`lens_rank` of layers 0 … L-1"""
     first = len(lens_rank)
@@ -96,7 +154,9 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     function.__name__: function
     for function in (
         gate_sum, router_margin, attention_relative, mlp_relative, logprob, surprisal_nats, surprisal_bits, entropy_nats, varentropy,
-        top_margin, arrival_layer, dla_logit, lm_head_rounding,
+        top_margin, top_masses, zero_kind, arrival_layer, dla_logit, lm_head_rounding,
+        tempered_logprob, tempered_logprob_bits, tempered_entropy_nats, tempered_varentropy, tempered_zero_kind,
+        sampler_logprob, sampler_logprob_bits, sampler_entropy_nats, sampler_varentropy, sampler_zero_kind,
     )
 }  # fmt: skip
 DERIVED: dict[str, Field] = {field.name: field for field in FIELDS if field.recompute == "ledger"}

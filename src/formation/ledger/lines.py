@@ -19,7 +19,7 @@ Line = dict[str, Any]
 KEYS = {"run_id", "position", "slot", "kind", "measured", "derived"}
 STEP_SLOTS = ("lm_head", "sampler", "token")
 RUNNERS_UP = 8
-METHODS = {"generated": ("greedy", "sample"), "scored": ("forced",), "forced": ("forced",)}  # of each kind of step
+METHODS = {"generated": ("greedy", "sample"), "scored": ("forced", "greedy", "sample"), "forced": ("forced",)}  # of each kind of step
 FREE = {fields.NO_SHARED, fields.NO_RUNNER_UP, fields.ZERO_NORM, fields.NEVER}  # reasons that no shape decides
 
 
@@ -184,7 +184,8 @@ def check_shape(shape: Shape, router: Router | None) -> None:
         good = good and router.groups >= 1 and shape.experts % router.groups == 0 and 1 <= router.kept_groups <= router.groups
         good = good and 1 <= shape.chosen <= shape.experts // max(router.groups, 1) * router.kept_groups
     if not good:
-        raise LineRefusal(f"expected a shape that a model can have, got {shape} and {router}")
+        got = [canonical.quoted(None if each is None else dict(sorted(vars(each).items()))) for each in (shape, router)]
+        raise LineRefusal(f"expected a shape that a model can have, got {' and '.join(got)}")
 
 
 def with_biases(run: Run, stored: Any) -> Run:

@@ -95,12 +95,12 @@ def open_for_reading(path: Path) -> BinaryIO:
     try:
         return path.open("rb")
     except OSError as error:
-        raise disk_fault(path.parent, "open", error) from error
+        raise disk_fault(path, "open", error) from error
 
 
-def disk_fault(folder: Path, verb: str, error: OSError) -> EnvironmentFault:
+def disk_fault(path: Path, verb: str, error: OSError) -> EnvironmentFault:
+    """About the file, or the folder of files, that could not be opened, written or read"""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return EnvironmentFault(
-            f"expected room on the disk for the ledger in {folder}, got a full disk", hint="what was committed is safe: free space, then resume"
-        )
-    return EnvironmentFault(f"expected to {verb} the ledger in {folder}, got {error.strerror or error}")
+        hint = "what was committed is safe: free space, then resume, or do it again"
+        return EnvironmentFault(f"expected room on the disk for {path}, got a full disk", hint=hint)
+    return EnvironmentFault(f"expected to {verb} {path}, got {error.strerror or error}")

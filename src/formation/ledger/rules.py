@@ -16,7 +16,7 @@ from struct import pack, unpack
 from typing import Any
 
 from formation.exact64 import log64
-from formation.ledger import attention, fields, routing
+from formation.ledger import attention, fields, routing, sampling
 from formation.ledger.formulas import ONE_LINE, PARTS, WHOLE_POSITION, plain_sum, position_inputs, recompute
 from formation.ledger.gaps import TOLERANCE, Gap, RuleResult, Tally, closure, fact, same, within
 from formation.ledger.line_reader import LineReader
@@ -24,9 +24,10 @@ from formation.ledger.lines import STEP_SLOTS, LineRefusal, Place, Run, check_li
 from formation.ledger.norms import LANES, LOST_SQUARES, NORMS, SPARE, of_cell, of_scale
 
 CENSUS, FORMULAS, ATTRIBUTION, EXPERTS, LENS = "census", "formulas", "attribution", "experts", "lens"
-RANKS, ENTROPY, DRAW, ADDITION = "ranks", "entropy", "draw", "addition"
+RANKS, ENTROPY, ADDITION = "ranks", "entropy", "addition"
 RULES = (
-    CENSUS, FORMULAS, ATTRIBUTION, EXPERTS, LENS, routing.CHOICE, routing.SCORES, routing.GATES, RANKS, ENTROPY, DRAW, NORMS, attention.ATTENTION,
+    CENSUS, FORMULAS, ATTRIBUTION, EXPERTS, LENS, routing.CHOICE, routing.SCORES, routing.GATES, RANKS, ENTROPY, sampling.DRAW, NORMS,
+    attention.ATTENTION,
 )  # fmt: skip
 ROUNDING = 2.0**-53
 SHARED = tuple(field.name for field in fields.FIELDS if fields.NO_SHARED in field.absent)
@@ -161,7 +162,9 @@ def delta_gates(values: Values, place: Place) -> Iterator[Gap]:
 
 def formula(name: str, inputs: Values, found: Any, place: Place) -> Gap:
     expected, where = recompute(name, inputs), f"{name} in {place}"
-    if isinstance(expected, dict) or isinstance(found, dict):
+    if isinstance(expected, list) and isinstance(found, tuple):
+        return same(FORMULAS, expected, found, where)
+    if not isinstance(expected, int | float) or isinstance(found, dict):
         return fact(FORMULAS, expected == found, where)
     return same(FORMULAS, [expected], [found], where)
 
@@ -210,7 +213,7 @@ def of_position(lines: Sequence[Observed]) -> Iterator[Gap]:
     yield from runner_up_gaps(lines, place)
     yield from head_ranks(head, token, place)
     yield from entropy_bounds(head, place)
-    yield from draw(by_slot["sampler"], head, token, place)
+    yield from sampling.of_step(by_slot["sampler"], head, token, place)
     yield of_scale(before, head["final_scale"], place)
     if "dla_logit" in head:
         yield from attribution(by_slot["embed"], layers, head, place)
@@ -242,18 +245,6 @@ def entropy_bounds(head: Values, place: Place) -> Iterator[Gap]:
     yield within(ENTROPY, largest, total, largest + width, TOLERANCE * (abs(largest) + width), f"log_sum_exp in {place}")
     square = head["mean_square_logit"]
     yield within(ENTROPY, 0.0, head["varentropy"], inf, TOLERANCE * (square + mean * mean), f"varentropy in {place}")
-
-
-def draw(sampler: Values, head: Values, token: int, place: Place) -> Iterator[Gap]:
-    """The draw lies in y's interval; low and high are quotients, so four roundings are allowed"""
-    if sampler["method"] == "greedy":
-        yield fact(DRAW, token == head["top"][0], f"greedy token in {place}")
-    if sampler["method"] != "sample":
-        return
-    low, high, mass = sampler["low"], sampler["high"], sampler["kept_mass"]
-    yield within(DRAW, low, sampler["draw"], high, 4 * ROUNDING, f"draw in {place}")
-    yield fact(DRAW, 0 <= sampler["draw"] < 1 and 0 <= low < high <= 1, f"interval in {place}")
-    yield fact(DRAW, 1 <= sampler["kept"] <= place.run.shape.vocabulary and 0 < mass <= 1, f"kept in {place}")
 
 
 def attribution(embed: Values, layers: Sequence[Values], head: Values, place: Place) -> Iterator[Gap]:

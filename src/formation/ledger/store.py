@@ -109,7 +109,7 @@ class Writer:
             action()
         except OSError as error:
             self._release()
-            raise disk_fault(self.folder, verb, error) from error
+            raise disk_fault(self.folder / PART_NAME, verb, error) from error
 
     def _release(self) -> None:
         if self._descriptor is not None:
@@ -145,7 +145,7 @@ def closed_on_failure(descriptor: int, folder: Path, verb: str) -> Iterator[None
     except BaseException as error:
         os.close(descriptor)
         if isinstance(error, OSError):
-            raise disk_fault(folder, verb, error) from error
+            raise disk_fault(folder / PART_NAME, verb, error) from error
         raise
 
 
@@ -182,7 +182,7 @@ def open_locked(folder: Path, flags: int) -> int:
         found = "a complete one" if (folder / NAME).exists() else "none"
         raise EnvironmentFault(f"expected an INCOMPLETE ledger in {folder}, got {found}") from None
     except OSError as error:
-        raise disk_fault(folder, "open", error) from error
+        raise disk_fault(path, "open", error) from error
     with closed_on_failure(descriptor, folder, "lock"):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

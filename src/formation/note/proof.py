@@ -52,8 +52,8 @@ def parity(said: Any) -> Iterator[tuple[str, Value, str]]:
 
 def rules(m: Material) -> Section:
     columns = (
-        Column("check"), Column("what holds", share=1), Column("checked", right=True), Column("worst gap", right=True),
-        Column("tolerance", right=True), Column("where"),
+        Column("check"), Column("what holds", share=5), Column("checked", right=True), Column("worst gap", right=True),
+        Column("tolerance", right=True), Column("where", share=4),
     )  # fmt: skip
     rows = [row for check in CHECKS if check.name in m.rules for row in rule_row(m, check.id, check.name, check.says)]
     return Section("Sum rules").table(columns, rows).text(

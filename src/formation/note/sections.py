@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from formation.evidence.plain import counted, size
 from formation.evidence.report import PASSED
 from formation.ledger import accounts
 from formation.ledger.tables import Absent
@@ -11,7 +12,7 @@ from formation.note import figures
 from formation.note.blocks import Column, Mono, Section, Value
 from formation.note.material import SHOWN, Formation, Material
 from formation.note.proof import closing
-from formation.note.words import counted, number, shown, size, token_text
+from formation.note.words import number, shown, token_text
 
 SUBTITLE = "Formation note"
 RUN = "-1/run"

@@ -1,10 +1,11 @@
-"""How a note says things: numbers, sizes, digests and what a model wrote."""
+"""How a note says numbers and what a model wrote, in the characters that its typeface has."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from formation.evidence.plain import escaped, inert
+from formation.evidence import plain
+from formation.evidence.plain import cut, escaped, inert
 from formation.ledger.tables import Absent, TokenRecord
 from formation.note.marks import signed
 
@@ -12,32 +13,17 @@ TYPEFACE = (  # what DejaVu Sans Mono has, as ranges; no combining marks, which 
     (0x20, 0x7E), (0xA1, 0x1C3), (0x250, 0x2B9), (0x391, 0x3A1), (0x3A3, 0x3CE), (0x400, 0x45F), (0x2010, 0x2023), (0x2026, 0x2026),
     (0x20A0, 0x20B5), (0x2190, 0x2213), (0x2241, 0x2269), (0x2423, 0x2423), (0x2500, 0x262F), (0x270C, 0x2727),
 )  # fmt: skip
-UNITS = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
 def number(value: Any, digits: int = 5) -> str:
-    """Rounded for print, with a typographic minus sign; a dash for what is absent"""
-    if isinstance(value, Absent):
-        return "–"
-    if isinstance(value, float):
-        return signed(f"{value:.{digits}g}")
-    return signed(f"{value:,}")
-
-
-def counted(count: int, what: str) -> str:
-    return f"{number(count)} {what}{'' if count == 1 else 's'}"
-
-
-def size(count: int) -> str:
-    """Decimal units, as disks are sold"""
-    unit = next(((least, name) for least, name in UNITS if count >= least), None)
-    return f"{count / unit[0]:.3g} {unit[1]}" if unit else f"{count} bytes"
+    """With a typographic minus sign"""
+    return signed(plain.number(value, digits))
 
 
 def shown(text: str, most: int = 0) -> str:
     """As a JSON string without its quotation marks: nothing invisible, nothing that the note's typeface lacks, cut at `most` characters"""
     told = "".join(c if in_typeface(c) else escaped(c) for c in inert(text)[1:-1])
-    return told if not most or len(told) <= most else told[: most - 1] + "…"
+    return cut(told, most) if most else told
 
 
 def in_typeface(character: str) -> bool:

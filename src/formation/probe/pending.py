@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 
 from formation.errors import RuleBroken
-from formation.kernels import ops
 from formation.kernels.tensor import F32
 from formation.ledger.fields import FORCED, GREEDY
 from formation.model.moe import chunks
 from formation.probe import readout, step
 from formation.probe.aside import Job, Piece
-from formation.probe.encode import Observation, Values, complete, number
+from formation.probe.encode import Observation, Values, complete
 from formation.probe.head import Head, MeanRow
 from formation.probe.layer import HINT, Cell
 from formation.probe.layer_probe import Observed
@@ -30,13 +29,14 @@ PIECE_LAYERS = 8  # whose writes are attributed together
 
 @dataclass(frozen=True)
 class Token:
-    """The token a step formed. kind: generated, scored or forced; method: greedy, sample or forced; `draw` goes with sample."""
+    """The token a step formed. kind: generated, scored or forced; method: greedy, sample or forced; `sampled` is what the sampler's line says
+    beside, of a token that was sampled."""
 
     id: int
     spelling: bytes
     kind: str
     method: str
-    draw: ops.Draw | None = None
+    sampled: Values = field(default_factory=dict)
 
 
 class PendingStep:
@@ -72,7 +72,7 @@ class PendingStep:
         self.values["lm_head"] = readout.head_values(final.logits, token.id, scale), {}
         if level != "minimal":
             yield from self._derive(final, head, mean, scale, full=level == "full")
-        self.values["sampler"] = sampler_values(token), {}
+        self.values["sampler"] = {"method": token.method, **token.sampled}, {}
         self.values["token"] = {"id": token.id, "bytes": base64.b64encode(token.spelling).decode("ascii")}, {}
 
     def _derive(self, final: Final, head: Head, mean: MeanRow, scale: float, *, full: bool) -> Iterator[Iterable[Piece]]:
@@ -122,13 +122,3 @@ class PendingStep:
             position=self.position, slot=slot, kind=token.kind,
             measured=complete(measured, kind, level, "measured", reasons), derived=complete(derived, kind, level, "derived", reasons),
         )  # fmt: skip
-
-
-def sampler_values(token: Token) -> Values:
-    if token.draw is None:
-        return {"method": token.method}
-    draw = token.draw
-    return {
-        "method": token.method, "draw": number(draw.draw), "low": number(draw.low), "high": number(draw.high),
-        "kept": draw.kept, "kept_mass": number(draw.kept_mass),
-    }  # fmt: skip

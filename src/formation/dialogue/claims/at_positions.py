@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from formation.dialogue import intervals
 from formation.dialogue.claims.claim import FORCING, LOCAL_RUN, Finding, Value
 from formation.dialogue.claims.inventory import MESSAGE
 from formation.dialogue.claims.procedure import MODEL, Case, Input, NotHere, Procedure
@@ -15,9 +16,7 @@ if TYPE_CHECKING:
     from formation.dialogue.claims.readings import Reading, Readings
     from formation.run.distributions import Distribution
 
-T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086)
 KEPT = ("kl", "opening")  # which look at the first distribution of a message
-FAR = 1.96  # of Student's t with many degrees of freedom
 ANSWERS = {Kind.POSITIVE: "positive", Kind.UNDERFLOW: "positive"}
 UNKNOWN = (Kind.BELOW_REPORT, Kind.SENTINEL, Kind.NONFINITE)  # of which nothing follows
 
@@ -125,22 +124,11 @@ def slope(case: Case) -> Finding:
         for message, own in sorted(found.tokens.items()) if message <= last
         for begin, end in occurrences(case.transcript.said[message - 1][1].text, text)
     ]  # fmt: skip
-    if len(values) < 3:
+    line = intervals.slope([[(float(number), value) for number, value in enumerate(values)]])
+    if line.slope is None or line.low is None or line.high is None:
         raise NotHere(f"{text!r}: expected three occurrences that can be measured, got {len(values)}; {found.missing}")
-    steepness, half = line(values)
     where = f"{len(values)} occurrences of {text!r}, from {values[0]:.3f} to {values[-1]:.3f} nats; they depend on each other"
-    return told(steepness, "nats per occurrence", found, where, (steepness - half, steepness + half))
-
-
-def line(values: Sequence[float]) -> tuple[float, float]:
-    """Steepness over 0, 1, 2, … and half of its interval"""
-    n = len(values)
-    middle, mean = (n - 1) / 2, math.fsum(values) / n
-    width = math.fsum((x - middle) ** 2 for x in range(n))
-    steepness = math.fsum((x - middle) * (y - mean) for x, y in enumerate(values)) / width
-    rest = math.fsum((y - mean - steepness * (x - middle)) ** 2 for x, y in enumerate(values))
-    t = T_95[n - 3] if n - 3 < len(T_95) else FAR
-    return steepness, t * math.sqrt(rest / (n - 2) / width)
+    return told(line.slope, "nats per occurrence", found, where, (line.low, line.high))
 
 
 def opening(case: Case) -> Finding:

@@ -2,6 +2,6 @@
 
 publish.py                  the folder: a copy of the bundle, its verdict, every file, and their digests; all or nothing
 index.py                    its first page, of material.py: verdict.py, output.py with the figure of lens.py, about.py
-markup.py, words.py         text becomes markup in one place, numbers become text in another
+markup.py                   text becomes markup in one place
 copies.py, receipts.py      the bundle as one ZIP, and a receipt for each token
 """

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from formation.evidence.checks import CERTIFIED, PARITY, REPLAY, SIGNER, WEIGHTS
+from formation.evidence.plain import counted, cut, number, size
 from formation.evidence.report import PASSED
 from formation.explorer.gallery.markup import Markup, element, section
 from formation.explorer.gallery.material import Material
-from formation.explorer.gallery.words import counted, cut, number, size
 from formation.ledger import accounts
 
 NO_ROWS = "none kept, so that nothing less than the whole run can be executed again"

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from formation.evidence.plain import counted, number, size
 from formation.explorer import page
 from formation.explorer.gallery.about import about, path, scope
 from formation.explorer.gallery.markup import Markup, element, joined, scrolls, section, text
 from formation.explorer.gallery.material import BUNDLE, EXPLORER, LEDGER, NOTE, RECEIPTS, VERIFY, Material
 from formation.explorer.gallery.output import output
 from formation.explorer.gallery.verdict import SUMS, verdict, verification
-from formation.explorer.gallery.words import counted, number, size
 
 POLICY = "default-src 'none'; style-src '{style}'; base-uri 'none'; form-action 'none'"
 DOORS = ((EXPLORER, "Explore the run"), (VERIFY, "Verify it yourself"), (NOTE, "Read the note"), (BUNDLE, "Get the evidence"))
@@ -91,7 +91,17 @@ def file_rows(m: Material) -> Iterator[Markup]:
             yield element("tr", element("td.name", name), why, element("td.right", "–"), element("td", "–"))
             continue
         file = m.files[name]
-        many = f" ({counted(file.count, 'file')})" if file.count > 1 else ""
+        many = f" ({counted(file.count, 'file')})" if file.count > 1 else without(m) if name == EXPLORER else ""
         link = element("td.name", name if name == RECEIPTS else element("a", name, href=name))
         digest = element("td", element("span.value.digest", file.sha256) if file.sha256 else "each its own")
         yield element("tr", link, element("td", what, many), element("td.right.name", size(file.size_bytes)), digest)
+
+
+def without(m: Material) -> str:
+    """What the explorer does not hold, and so does not check"""
+    folders = sorted({name.partition("/")[0] for name in m.left_out})
+    return (
+        f"; without {' and '.join(f'{folder}/' for folder in folders)} ({counted(len(m.left_out), 'file')}), which it does not check"
+        if folders
+        else ""
+    )

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from formation.evidence.plain import cut
 from formation.explorer.gallery.markup import Markup, element
-from formation.explorer.gallery.words import cut
 from formation.ledger.tables import Absent, CellRecord, TokenRecord
 
 MOST = 32  # tokens, one a column

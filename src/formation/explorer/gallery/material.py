@@ -39,7 +39,8 @@ class Told:
 
 @dataclass(frozen=True)
 class Material:
-    """`name` is the bundle's name on a disk, which nobody signed. `files` by their names in FILES, `missing` says why one is not there."""
+    """`name` is the bundle's name on a disk, which nobody signed. `files` by their names in FILES, `missing` says why one is not there,
+    `left_out` are files of the bundle that the explorer does not hold."""
 
     name: str
     bundle: Bundle
@@ -49,6 +50,7 @@ class Material:
     told: Told
     files: Mapping[str, File]
     missing: Mapping[str, str]
+    left_out: tuple[str, ...] = ()
 
     def holds(self, check: str) -> bool:
         """Whether this check, by its name, passed: only then is what it read what a bundle must have"""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from formation.evidence.plain import counted, cut, number
 from formation.explorer.gallery import lens
 from formation.explorer.gallery.markup import Markup, element, joined, scrolls, section, text
 from formation.explorer.gallery.material import EXPLORER, RECEIPTS, SHOWN, Material
 from formation.explorer.gallery.receipts import name_of
-from formation.explorer.gallery.words import counted, cut, number
 from formation.ledger.tables import TokenRecord
 
 BITS = (0.5, 2.0, 4.0, 8.0)  # of surprisal, up to which a token has the first shades

@@ -52,11 +52,12 @@ class Terms:
 
 @dataclass
 class Gallery:
-    """What is in the folder so far, and what is not there and why"""
+    """What is in the folder so far, what is not there and why, and files of the bundle that the explorer does not hold"""
 
     folder: Path
     files: dict[str, File] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
     def add(self, name: str, data: bytes) -> None:
         write_new(self.folder / name, data)
@@ -72,6 +73,7 @@ class Published:
     report: Report
     files: Mapping[str, File]
     missing: Mapping[str, str]
+    left_out: tuple[str, ...]
 
 
 def publish(bundle: Path, out: Path, terms: Terms) -> Published:
@@ -87,7 +89,7 @@ def publish(bundle: Path, out: Path, terms: Terms) -> Published:
             write_new(draft / INDEX, index(material))
         shutil.rmtree(draft / COPY)
         write_new(draft / SUMS, sums(draft))
-    return Published(material.report, material.files, material.missing)
+    return Published(material.report, material.files, material.missing, material.left_out)
 
 
 def fill(gallery: Gallery, bundle: Path, sizes: Mapping[str, int], terms: Terms) -> Material:
@@ -106,15 +108,17 @@ def fill(gallery: Gallery, bundle: Path, sizes: Mapping[str, int], terms: Terms)
     gallery.add_written(LEDGER)
     add_receipts(gallery, bundle, found, report)
     told = tell(recorded, counts["tokens"], counts["cells"])
-    return Material(printable(bundle.name), recorded, report, key, sizes, told, gallery.files, gallery.missing)
+    return Material(printable(bundle.name), recorded, report, key, sizes, told, gallery.files, gallery.missing, gallery.left_out)
 
 
 def add_pages(gallery: Gallery, bundle: Path, sizes: Mapping[str, int]) -> None:
     """The explorer, the verify page, and the bundle as one ZIP"""
-    if sum(sizes.values()) <= view.MOST_BYTES:
-        gallery.add(EXPLORER, view.explorer(bundle))
+    if view.left_out_of(sizes) is None:
+        gallery.missing[EXPLORER] = f"the bundle is too big for one page (over {view.MOST_BYTES >> 20} MiB); formation explore --serve shows it"
     else:
-        gallery.missing[EXPLORER] = f"the bundle is too big for one page (over {view.MOST_BYTES >> 20} MiB); formation explore serves it"
+        packed = view.packed(bundle)
+        gallery.add(EXPLORER, packed.page)
+        gallery.left_out = packed.left_out
     gallery.add(VERIFY, page.verify_page())
     if copies.fits_a_zip(sizes):
         copies.pack(bundle, sizes, gallery.folder / BUNDLE)

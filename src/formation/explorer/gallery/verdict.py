@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from formation.evidence.checks import LEVELS, SIGNER
+from formation.evidence.plain import capital
 from formation.evidence.report import FAILED, PASSED, Outcome
 from formation.explorer.gallery.markup import Markup, element, scrolls, section, text
 from formation.explorer.gallery.material import BUNDLE, VERIFY, Material
-from formation.explorer.gallery.words import capital
 from formation.version import __version__
 
 MARKS = {PASSED: "✓", FAILED: "✗"}

@@ -1,11 +1,11 @@
-// Long work beside the page: a worker that runs this page's own script and gets the bundle's bytes from the page, so that a click never waits for it.
+// Long work beside the page: a worker that runs this page's own script and gets the bundle's pieces from the page, so that a click never waits for it.
 // Where a browser gives no worker, the page does the work itself, with pauses.
 
 import { folderContents } from "../verify/container.js";
 import { ContainerRefusal } from "../verify/refusals.js";
 import { verify } from "../verify/verify.js";
 import { readOverview } from "./overview.js";
-import { Lazy, Unreachable } from "./stored.js";
+import { Unreachable, lazyFiles } from "./stored.js";
 
 const TOLD_MS = 100; // between two sentences about progress
 const SCRIPT = globalThis.document?.currentScript?.textContent ?? "";
@@ -23,12 +23,12 @@ const TASKS = {
 // ---- in the page
 
 export class Background {
-  /** `blobs`: name -> Lazy; `pause` lets the page draw itself */
-  constructor(blobs, pause) {
-    Object.assign(this, { blobs, pause, running: new Map(), count: 0, worker: workerOf(SCRIPT) });
+  /** Of { sizes, most, source, blobs }, as in stored.js; `pause` lets the page draw itself */
+  constructor({ sizes, most, source, blobs }, pause) {
+    Object.assign(this, { blobs, source, pause, running: new Map(), count: 0, worker: workerOf(SCRIPT) });
     if (!this.worker) return;
     this.worker.onmessage = ({ data }) => this.hear(data);
-    this.worker.postMessage({ sizes: new Map([...blobs].map(([name, { size }]) => [name, size])) });
+    this.worker.postMessage({ files: { sizes, most } });
   }
 
   /** The result of a task; `tell` hears of it meanwhile */
@@ -39,17 +39,17 @@ export class Background {
     return new Promise((resolve, reject) => this.running.set(id, { resolve, reject, tell }));
   }
 
-  hear({ id, read, ...said }) {
-    if (read) return this.give(read);
+  hear({ id, wanted, ...said }) {
+    if (wanted) return this.give(id, wanted);
     const { resolve, reject, tell } = this.running.get(id);
     if ("told" in said) return tell(said.told);
     this.running.delete(id);
     return "fault" in said ? reject(faultOf(said.fault)) : resolve(said.done);
   }
 
-  async give([id, name, begin, end]) {
+  async give(id, wanted) {
     try {
-      this.worker.postMessage({ given: id, bytes: await this.blobs.get(name).slice(begin, end).arrayBuffer() });
+      this.worker.postMessage({ given: id, piece: await this.source(...wanted) });
     } catch (fault) {
       this.worker.postMessage({ given: id, fault: sayable(fault) });
     }
@@ -75,19 +75,19 @@ const faultOf = ([kind, message]) => new KINDS[kind](message);
 export function listen() {
   const asked = new Map();
   let [blobs, count] = [new Map(), 0];
-  const ask = (name) => (begin, end) => new Promise((resolve, reject) => {
+  const ask = (...wanted) => new Promise((resolve, reject) => {
     asked.set(++count, { resolve, reject });
-    postMessage({ read: [count, name, begin, end] });
+    postMessage({ id: count, wanted });
   });
-  const given = ({ given: id, bytes, fault }) => {
+  const given = ({ given: id, piece, fault }) => {
     const { resolve, reject } = asked.get(id);
     asked.delete(id);
-    return fault ? reject(faultOf(fault)) : resolve(new Uint8Array(bytes));
+    return fault ? reject(faultOf(fault)) : resolve(piece);
   };
   const work = ({ id, task, argument }) => TASKS[task](blobs, argument, (told) => postMessage({ id, told }))
     .then((done) => postMessage({ id, done }), (fault) => postMessage({ id, fault: sayable(fault) }));
   globalThis.onmessage = ({ data }) => {
-    if (data.sizes) blobs = new Map([...data.sizes].map(([name, size]) => [name, new Lazy(ask(name), 0, size)]));
+    if (data.files) blobs = lazyFiles(data.files, ask);
     else if (data.given) given(data);
     else work(data);
   };

@@ -51,8 +51,9 @@ export const apart = (a, b) => (typeof a === "number" && typeof b === "number" ?
 /** Tables in groups that open; `open` is the set of titles that are, `what` says what stands side by side */
 export function sideBySide(columns, open, what) {
   return rowsOf(columns).map(([title, rows]) => {
-    const group = element("details.group", element("summary", title, element("span.quiet", ` ${rows.length}`)));
-    const fill = () => group.children.length < 2 && group.append(part("div.scrolls-x", { tabindex: "0", role: "region", "aria-label": `${title}, ${what}` }, tableOfRows(columns, rows)));
+    const isNothing = rows.every((row) => reasonOf(row) && reasonOf(row) === reasonOf(rows[0]));
+    const group = element("details.group", element("summary", title, element("span.quiet", isNothing ? ` absent: ${reasonOf(rows[0])}` : ` ${rows.length}`)));
+    const fill = () => group.children.length < 2 && group.append(part("div.scrolls-x", { tabindex: "0", role: "region", "aria-label": `${title}, ${what}` }, tableOfRows(columns, rows.filter((row) => !reasonOf(row)))), ...gathered(rows));
     group.open = open.has(title);
     if (group.open) fill();
     group.addEventListener("toggle", () => {
@@ -61,6 +62,15 @@ export function sideBySide(columns, open, what) {
     });
     return group;
   });
+}
+
+/** Why a row is absent, if it is in every column and for one reason */
+const reasonOf = ({ values }) => (values.every((value) => isAbsent(value) && value.absent === values[0].absent) ? values[0].absent : "");
+
+/** Rows without any number as a sentence for each reason */
+function gathered(rows) {
+  const reasons = new Set(rows.map(reasonOf).filter(Boolean));
+  return [...reasons].map((reason) => part("p.gathered", {}, part("span.absent", {}, `${reason}:`), ` ${rows.filter((row) => reasonOf(row) === reason).map(({ name }) => name).join(", ")}`));
 }
 
 function tableOfRows(columns, rows) {

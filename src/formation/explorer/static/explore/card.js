@@ -23,6 +23,11 @@ export class Card {
     this.say(sentence);
   }
 
+  /** Selection.follow for what this card draws */
+  follow(draw, names, isQuick = false) {
+    this.view.selection.follow(draw, { names, id: this.id, isQuick });
+  }
+
   /** Pixels that the drawing may take */
   get room() {
     return this.view.width(this.id);
@@ -75,7 +80,7 @@ export class Card {
   nothing(reason) {
     this.keep(null, () => ({ head: ["absent"], rows: [[reason]] }));
     this.repaint = null;
-    this.put(element("p.nothing", reason));
+    this.put(element("p.nothing", element("span", reason)));
     this.read("");
   }
 

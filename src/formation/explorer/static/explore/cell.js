@@ -34,19 +34,19 @@ export function cell(view) {
   const pin = button("Pin", () => view.selection.pin(), { "aria-pressed": "false", title: "Shift and Enter: keeps these numbers beside those of other selections" });
   card.controls.append(pin);
   const open = new Set(OPEN);
-  view.selection.follow(({ position, layer, isPinned }) => {
+  card.follow(({ position, layer, isPinned }) => {
     const values = view.ledger.cell(position, layer);
     pin.textContent = isPinned ? "Unpin" : "Pin";
     pin.setAttribute("aria-pressed", String(isPinned));
     card.keep(null, () => table(values, position, layer));
     card.put(element("div.groups", part("p.where", {}, `position ${position}, layer ${layer}`), ...groups(view, values, position, layer, open)));
-  });
+  }, ["position", "layer", "isPinned"]);
   return card;
 }
 
 function groups(view, values, position, layer, open) {
   return groupsOf(values).map(([title, fields]) => {
-    const group = element("details.group", element("summary", title, element("span.quiet", ` ${fields.length}`)));
+    const group = element("details.group", element("summary", title, element("span.quiet", ` ${noneOf(values, fields) || fields.length}`)));
     const fill = () => group.children.length < 2 && group.append(fieldList(view, fields, position, layer));
     group.open = open.has(title);
     if (group.open) fill();
@@ -56,6 +56,13 @@ function groups(view, values, position, layer, open) {
     });
     return group;
   });
+}
+
+/** Why all of these are absent, if they are, and for one reason */
+function noneOf(values, fields) {
+  const reasons = new Set(fields.map(({ name }) => (isAbsent(values[name]) ? values[name].absent : "")));
+  const [reason] = reasons;
+  return reasons.size === 1 && reason ? `absent: ${reason}` : "";
 }
 
 function fieldList(view, fields, position, layer) {

@@ -7,10 +7,10 @@ import { element } from "../verify/elements.js";
 import { metricOf } from "./metrics.js";
 import { isAbsent } from "./opened.js";
 import { frozen } from "./other.js";
-import { colourAt } from "./palette.js";
-import { button, nameOf, part, shown, tokenText } from "./parts.js";
-import { legend, scaledTo } from "./scales.js";
-import { Scene } from "./scene.js";
+import { colourAt, inkOn } from "./palette.js";
+import { button, nameOf, part, shown, spelled } from "./parts.js";
+import { everyOf, legend, scaledTo } from "./scales.js";
+import { BLANK, Scene } from "./scene.js";
 
 const LEFT = 46;
 const TOP = 12;
@@ -35,8 +35,8 @@ export function compare(view) {
   card.node.insertBefore(pairs, card.body);
   card.after.append(beside);
   view.onRedraw(() => (state.drawn = ""));
-  view.selection.follow((selection) => {
-    const metric = metricOf(selection.metric);
+  card.follow((selection) => {
+    const metric = metricOf(selection.metric, view.ledger.run);
     if (state.drawn !== metric.name) {
       draw(view, card, metric).append(frames);
       pairs.replaceChildren(...tokenPairs(view));
@@ -45,8 +45,8 @@ export function compare(view) {
     mark(pairs, selection.position);
     place(view, card, frames, state.first);
     card.read(sentence(view, metric, selection.position, selection.layer));
-    numbers(view, beside, selection, state.open);
-  });
+    return numbers(view, beside, selection, state.open);
+  }, ["metric", "position", "layer", "expert"]);
   depart(view, facts, state, () => place(view, card, frames, state.first));
   return card;
 }
@@ -103,10 +103,12 @@ function tokenPairs(view) {
 
 function chip(view, found, side) {
   if (!found) return part("span.chip.pending", { title: `${side} has ended` }, "–");
-  const text = found.pending ? "…" : tokenText(found.bytes);
+  const text = spelled(found);
   const title = `${side}, position ${found.position}: ${found.pending ? "not read yet" : `${shown(found.surprisal_bits)} bits`}`;
   const node = part("button.chip.plain", { type: "button", title, "data-position": found.position, onclick: () => view.selection.set({ position: found.position }) }, text.replaceAll("\n", "↵"));
-  if (!found.pending) node.style.borderBottom = `4px solid ${colourAt("heat", found.surprisal_bits / MOST_BITS)}`;
+  if (found.pending) return node;
+  const colour = colourAt("heat", found.surprisal_bits / MOST_BITS);
+  Object.assign(node.style, { backgroundColor: colour, color: inkOn(colour) });
   return node;
 }
 
@@ -150,16 +152,16 @@ function sceneOf(view, metric, scale, { count, layers, w, h, height }, left, wid
   const ink = view.ink();
   const scene = new Scene(width, height);
   const [first, after] = [Math.floor(left / w), Math.min(count, Math.ceil((left + width - LEFT) / w))];
-  for (let n = first; n < after; n++) {
-    for (let layer = 0; layer < layers; layer++) {
-      const value = deltaAt(view, metric, n, layer);
-      const box = { x: LEFT + n * w - left, y: TOP + (layers - 1 - layer) * h, w: w - 1, h: h - (h > 4 ? 1 : 0) };
-      Number.isNaN(value) ? scene.hatch(box) : scene.rect({ ...box, fill: value === 0 ? ink.page : scale.colour(value), stroke: value === 0 ? ink.line : undefined, width: 0.5 });
-    }
-  }
+  const columns = after - first;
+  const shares = Float64Array.from({ length: columns * layers }, (_, n) => {
+    const value = deltaAt(view, metric, first + (n % columns), layers - 1 - Math.floor(n / columns));
+    return value === 0 ? BLANK : scale.share(value);
+  });
+  const x = LEFT + first * w - left;
+  scene.grid({ x, y: TOP, w, h, columns, rows: layers, shares, scale: scale.scale }).rect({ x: x - 0.5, y: TOP - 0.5, w: columns * w, h: layers * h, stroke: ink.line });
   scene.rect({ x: 0, y: 0, w: LEFT - 1, h: TOP + h * layers, fill: ink.card });
-  for (let layer = 0; layer < layers; layer += Math.ceil(14 / h)) scene.text({ x: LEFT - 8, y: TOP + (layers - 1 - layer) * h + h / 2 + 4, text: `L${layer}`, anchor: "end", fill: ink.soft });
-  const every = Math.max(1, Math.ceil(60 / w / 5) * 5);
+  for (let layer = 0; layer < layers; layer += everyOf(h, 16)) scene.text({ x: LEFT - 8, y: TOP + (layers - 1 - layer) * h + h / 2 + 4, text: `L${layer}`, anchor: "end", fill: ink.soft });
+  const every = everyOf(w, 60);
   for (let n = Math.ceil(first / every) * every; n < after; n += every) scene.text({ x: LEFT + n * w - left, y: TOP + h * layers + 15, text: String(n), fill: ink.soft });
   legend(scene, { ...scale, note: "B − A; blank is equal" }, height - 24, ink);
   return scene;
@@ -213,7 +215,7 @@ let turn = 0;
 async function numbers(view, place, { position, layer, expert }, open) {
   const { other } = view;
   const mine = ++turn;
-  if (position >= other.ledger.positions.length || layer >= other.ledger.layers) return place.replaceChildren(element("p.nothing", `B has no position ${position}, layer ${layer}: it ends before`));
+  if (position >= other.ledger.positions.length || layer >= other.ledger.layers) return place.replaceChildren(element("p.nothing", element("span", `B has no position ${position}, layer ${layer}: it ends before`)));
   if (!other.ledger.has(position)) await other.ledger.want(position);
   if (mine !== turn) return undefined; // the selection has moved on
   const columns = [["B", other], ["A", view]].map(([title, { ledger, drawer }]) => ({ title, ledger, drawer, position, layer, expert }));

@@ -4,6 +4,7 @@ import { PARTS } from "../verify/formulas.js";
 import { closure, exactSum } from "../verify/gaps.js";
 import { pathNorms, shareRoundings } from "../verify/rules.js";
 import { isAbsent } from "./opened.js";
+import { size } from "./parts.js";
 
 /** What a contribution is to: y's logit, or its lead over something. `end` is what all parts together are held against. */
 export const DIRECTIONS = {
@@ -31,7 +32,7 @@ export function barsOf(ledger, position, head, component = "") {
   for (let layer = 0; layer < ledger.layers; layer++) {
     const cell = ledger.cell(position, layer);
     const [attention, attentionRounding, mlp, mlpRounding] = PARTS.map((name) => cell[named(component, name)]);
-    bars.push({ part: "attention", layer, kind: "attention", value: attention }, { part: isAbsent(cell.dla_experts) ? "MLP" : "MoE", layer, kind: "mlp", value: mlp });
+    bars.push({ part: ledger.run.kinds[layer] === "delta" ? "delta net" : "attention", layer, kind: "attention", value: attention }, { part: isAbsent(cell.dla_experts) ? "MLP" : "MoE", layer, kind: "mlp", value: mlp });
     roundings.push(attentionRounding, mlpRounding);
   }
   const missing = roundings.find(isAbsent);
@@ -54,8 +55,8 @@ function logitClosure(ledger, position, head) {
   const embed = ledger.values(position, "embed");
   const terms = [embed.dla, ...PARTS.flatMap((name) => layers.map((cell) => cell[name]))];
   const allowance = shareRoundings(head, "", pathNorms(embed, layers), ledger.run.shape);
-  const { size, tolerance, violated } = closure("", head.exact_logit, terms, allowance, "");
-  return { sentence: `closing gap: parts and y's logit in binary64, allowed ${tolerance.toExponential(1)}`, gap: size, within: !violated };
+  const { size: gap, tolerance, violated } = closure("", head.exact_logit, terms, allowance, "");
+  return { sentence: `closing gap: parts and y's logit in binary64, allowed ${size(tolerance, 1)}`, gap, within: !violated };
 }
 
 /** The MoE's contribution in its experts' { rows, total, gap, tolerance }, largest first; { absent } of a dense layer, null where nothing was captured */
@@ -70,6 +71,6 @@ export function expertsOf(ledger, position, layer, head, component) {
   if (!isAbsent(cell.shared_write_norm)) norms.push(cell.shared_write_norm);
   rows.push({ name: "rounding of their sum", expert: -1, value: rounding, gate: NaN });
   const allowance = shareRoundings(head, component, norms, ledger.run.shape);
-  const { size, tolerance } = closure("", total, rows.map(({ value }) => value), allowance, "");
-  return { rows, total, gap: size, tolerance };
+  const { size: gap, tolerance } = closure("", total, rows.map(({ value }) => value), allowance, "");
+  return { rows, total, gap, tolerance };
 }

@@ -1,5 +1,6 @@
 // The bundle that this page holds, or both: each file cut in pieces, each piece as gzip in base64, in an element that runs nothing (view.py makes
-// them). They follow the script, so that the first view need not wait until all of a big page is there.
+// them). They follow the script, so that the first view need not wait until all of a big page is there. A worker, which has no elements, gets the
+// text of a piece and unpacks it itself.
 
 import { fromBase64, looseText } from "../verify/bytes.js";
 import { ContainerRefusal } from "../verify/refusals.js";
@@ -19,12 +20,14 @@ export const about = (isOther = false) => ({
   sizes: {}, most: 1, begins: [], leftOut: [], isServed: false, ...JSON.parse(document.querySelector(ABOUT(isOther))?.textContent ?? "{}"),
 });
 
-/** Gives bytes `begin` to `end` of a file, piece number `n` of it */
-export const embedded = (isOther) => async (name, begin, end, n) => {
-  const element = await elementOf(`${PIECES(isOther)}[data-file="${name}"]`, n);
-  const bytes = await unpacked(name, element?.textContent ?? "");
-  return bytes.length === end - begin ? bytes : damaged(name);
-};
+/** Gives piece number `n` of a file as it stands in this page */
+export const embedded = (isOther) => async (name, begin, end, n) => (await elementOf(`${PIECES(isOther)}[data-file="${name}"]`, n))?.textContent ?? "";
+
+/** As bytes, `size` of them */
+export async function unpacked(name, text, size) {
+  const bytes = await inflated(name, text);
+  return bytes.length === size ? bytes : damaged(name);
+}
 
 const damaged = (name) => {
   throw new ContainerRefusal(`${name}: expected whole gzip data in this page, got damaged`);
@@ -43,10 +46,10 @@ async function elementOf(selector, n) {
   return whole.get(selector)[n];
 }
 
-async function unpacked(name, text) {
+async function inflated(name, text) {
   try {
     const packed = Uint8Array.fromBase64?.(text) ?? fromBase64(text); // a browser's own is faster
-    const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+    const stream = new Response(packed).body.pipeThrough(new DecompressionStream("gzip")); // a Blob's own stream takes a way through another process
     return new Uint8Array(await new Response(stream).arrayBuffer());
   } catch {
     return damaged(name);

@@ -2,10 +2,9 @@
 
 import { Card } from "./card.js";
 import { element } from "../verify/elements.js";
-import { colourAt } from "./palette.js";
-import { nameOf, part, shown, tick } from "./parts.js";
-import { legend } from "./scales.js";
-import { Scene } from "./scene.js";
+import { nameOf, part, shown } from "./parts.js";
+import { everyOf, legend, scaledTo } from "./scales.js";
+import { BLANK, Scene } from "./scene.js";
 
 const LEFT = 46;
 const TOP = 8;
@@ -31,7 +30,7 @@ export function experts(view) {
     totals = totalsOf(view.ledger); // of what has been read by now
     drawn = "";
   });
-  view.selection.follow(({ grid, layer, expert }) => {
+  card.follow(({ grid, layer, expert }) => {
     const kind = grid in KINDS ? grid : "use";
     if (drawn !== kind) {
       choose.value = kind;
@@ -40,7 +39,7 @@ export function experts(view) {
     drawn = kind;
     place(view, card, frame, layer, expert);
     card.after.replaceChildren(listing(view, layer, expert));
-  });
+  }, ["grid", "layer", "expert"], true);
   return card;
 }
 
@@ -91,20 +90,18 @@ function sceneOf(view, values, { name, scale, tag, largest }, { dense, experts: 
   const scene = new Scene(seen, height);
   const x = (expert) => LEFT + expert * w - left;
   const [first, after] = [Math.floor(left / w), Math.min(count, Math.ceil((left + seen - LEFT) / w))];
-  for (let row = 0; row < rows; row++) {
-    for (let expert = first; expert < after; expert++) {
-      const value = values[row * count + expert];
-      const box = { x: x(expert), y: TOP + (rows - 1 - row) * h, w: w - (w > 4 ? 1 : 0), h: h - (h > 4 ? 1 : 0) };
-      if (Number.isNaN(value)) w > 5 ? scene.hatch(box) : scene.rect({ ...box, fill: ink.page });
-      else scene.rect({ ...box, fill: colourAt(scale, scale === "signed" ? 0.5 + value / largest / 2 : value / largest) });
-      if (!Number.isNaN(value) && tag === "derived" && w > 8 && h > 8) scene.rect({ x: box.x + 1.5, y: box.y + 1.5, w: box.w - 3, h: box.h - 3, stroke: ink.card });
-    }
-  }
-  const every = Math.ceil(40 / w / 8) * 8;
-  for (let expert = Math.ceil(first / every) * every; expert < after; expert += every) scene.text({ x: x(expert), y: TOP + h * rows + 15, text: String(expert), fill: ink.soft });
+  const columns = after - first;
+  const known = scaledTo(scale, largest);
+  const shares = Float64Array.from({ length: columns * rows }, (_, n) => {
+    const value = values[(rows - 1 - Math.floor(n / columns)) * count + first + (n % columns)];
+    return Number.isNaN(value) && w <= 5 ? BLANK : known.share(value); // too narrow to be hatched
+  });
+  scene.grid({ x: x(first), y: TOP, w, h, columns, rows, shares, scale, isOutlined: tag === "derived" });
+  const every = everyOf(w, 40);
+  for (let expert = Math.ceil(first / every) * every; expert < after; expert += every) scene.text({ x: x(expert) + w / 2, y: TOP + h * rows + 15, text: String(expert), anchor: "middle", fill: ink.soft });
   scene.rect({ x: 0, y: 0, w: LEFT - 1, h: height, fill: ink.card });
-  for (let row = 0; row < rows; row += Math.ceil(14 / h)) scene.text({ x: LEFT - 8, y: TOP + (rows - 1 - row) * h + h / 2 + 4, text: `L${row + dense}`, anchor: "end", fill: ink.soft });
-  legend(scene, { ends: scale === "signed" ? [tick(-largest), `+${tick(largest)}`] : ["0", tick(largest)], scale, hasAbsent: name !== "use" }, height - 24, ink);
+  for (let row = 0; row < rows; row++) if ((row + dense) % everyOf(h, 16) === 0) scene.text({ x: LEFT - 8, y: TOP + (rows - 1 - row) * h + h / 2 + 4, text: `L${row + dense}`, anchor: "end", fill: ink.soft });
+  legend(scene, { ...known, hasAbsent: name !== "use" }, height - 24, ink);
   return scene;
 }
 

@@ -23,6 +23,7 @@ import { openRun } from "./run.js";
 import { Selection, listenForKeys } from "./selection.js";
 import { Unreachable } from "./stored.js";
 import { track } from "./track.js";
+import { frame, moment } from "./turns.js";
 import { waterfall } from "./waterfall.js";
 
 const PAUSE_MS = 40; // between two moments in which the page may draw itself and hear the reader
@@ -81,8 +82,8 @@ class View {
 
   redraw() {
     this.widths.clear();
-    for (const listener of this.redrawn) listener();
-    this.selection.tell();
+    for (const listener of this.redrawn) listener(true);
+    this.selection.tell(true);
   }
 
   /** Some positions have come; or it was found that there are fewer than there seemed */
@@ -98,10 +99,11 @@ class View {
     this.nextDrawing = Infinity;
     const begin = performance.now();
     try {
-      for (const listener of [...this.redrawn, ...this.selection.listeners]) {
-        listener(this.selection);
+      for (const listener of this.redrawn) {
+        listener(false);
         await moment();
       }
+      await this.selection.tell(true);
     } finally {
       this.nextDrawing = performance.now() + REST * (performance.now() - begin);
     }
@@ -120,6 +122,7 @@ class View {
     return palette();
   }
 
+  /** `listener` hears when there is more to draw, and whether colours and sizes are others as well */
   onRedraw(listener) {
     this.redrawn.push(listener);
   }
@@ -141,8 +144,10 @@ async function show(view) {
   byId("run").replaceChildren(element("span", `${ledger.steps.length} tokens · ${model} · run `), element("span.value", ledger.run.runId.slice(0, 16)));
   const views = VIEWS.filter(([id]) => id !== "compare" || view.other);
   byId("views").replaceChildren(...views.map(([id]) => Object.assign(element(`div.place.place-${id}`), { id: `place-${id}` })));
+  selection.turns.watch(document.querySelectorAll(".place"));
   if (ledger.broken) showBroken(ledger.broken);
   for (const [id, make] of views) {
+    if (id === "lanes") selection.follow(({ position }) => frame().then(() => ledger.decodeAll(position, moment)), { names: ["position"] }); // for the views after it
     const card = await make(view);
     byId(`place-${id}`).replaceChildren(card.node);
     await pause("");
@@ -169,8 +174,6 @@ function showBroken(sentence) {
 function say(sentence) {
   if (byId("status")) byId("status").textContent = sentence;
 }
-
-const moment = () => new Promise((resolve) => setTimeout(resolve));
 
 function pause(sentence) {
   if (performance.now() - paused < PAUSE_MS) return undefined;

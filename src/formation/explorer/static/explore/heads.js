@@ -6,7 +6,7 @@ import { isAbsent } from "./opened.js";
 import { colourAt } from "./palette.js";
 import { clipped, inputOf, part, shown, tick } from "./parts.js";
 import { numbersOf } from "./provenance.js";
-import { legend } from "./scales.js";
+import { everyOf, legend } from "./scales.js";
 import { Scene } from "./scene.js";
 
 const LEFT = 46;
@@ -16,8 +16,8 @@ const SENTENCE = "softmax over the positions t that a head reads, of its score f
 const NONE = "attention was not captured here: prompt positions are observed at the level minimal unless asked otherwise";
 
 export function attention(view) {
-  const card = new Card(view, "attention", "Attention by head", SENTENCE);
-  view.selection.follow(({ position, layer }) => {
+  const card = new Card(view, "attention", view.ledger.run.delta ? "Attention and delta nets by head" : "Attention by head", SENTENCE);
+  card.follow(({ position, layer }) => {
     const cell = view.ledger.cell(position, layer);
     const found = weightsOf(cell);
     if (isAbsent(cell.attention_strongest) && drawDelta(view, card, cell, position, layer)) return undefined;
@@ -30,7 +30,7 @@ export function attention(view) {
     card.svg(draw(view, found, position), () => table(view, found, position, layer), (pick) => view.selection.set({ position: pick }));
     card.read(readout(view, found.weights[0]));
     return card.after.replaceChildren(part("p.quiet", {}, "mean entropy over heads ", ...numbersOf(view, { position, slot: `layer ${layer}`, name: "attention_entropy" }), " nats"));
-  });
+  }, ["position", "layer"]);
   return card;
 }
 
@@ -55,7 +55,7 @@ function draw(view, { weights, entropies, isFull }, position) {
   const { heads: count } = view.ledger.run.shape;
   const heads = isFull ? Array.from({ length: count }, (_, head) => head) : [...new Set(weights.map(({ head }) => head))].sort((a, b) => a - b);
   const width = view.width("attention");
-  const w = Math.min(48, (width - LEFT - RIGHT) / (position + 1));
+  const w = Math.min(72, (width - LEFT - (entropies ? RIGHT : 24)) / (position + 1));
   const h = Math.max(8, Math.min(26, Math.floor(420 / heads.length)));
   const bottom = TOP + h * heads.length;
   const labels = w >= 13 ? 66 : 22;
@@ -91,7 +91,7 @@ function entropyBars(scene, heads, entropies, most, x, h, ink) {
 /** Under each position the token that it reads */
 function sources(scene, view, last, w, y, ink) {
   const ids = view.anchor?.promptIds ?? [];
-  const every = w >= 13 ? 1 : Math.ceil(60 / w / 10) * 10;
+  const every = w >= 13 ? 1 : everyOf(w, 60);
   for (let n = 0; n <= last; n += every) {
     if (w >= 13) scene.text({ x: LEFT + (n + 0.5) * w + 3, y: y + 13, text: clipped(inputOf(view.ledger, ids, n), 9), anchor: "end", turned: 45, fill: n < ids.length ? ink.soft : ink.text });
     else scene.text({ x: LEFT + n * w, y: y + 15, text: String(n), fill: ink.soft });

@@ -5,6 +5,7 @@ import { element } from "../verify/elements.js";
 import { isAbsent } from "./opened.js";
 import { part, shown, textOfId, tick } from "./parts.js";
 import { numbersOf } from "./provenance.js";
+import { everyOf } from "./scales.js";
 import { Scene } from "./scene.js";
 import { ticks } from "./waterfall.js";
 
@@ -30,7 +31,7 @@ export function lanes(view) {
   const why = isFull ? undefined : "capture full";
   const chooseRow = card.choice("boundary", "Row", [["x", BOUNDARIES.x], ["u", BOUNDARIES.u, why], ["both", BOUNDARIES.both, why]]);
   const chooseLane = card.choice("lane", "Lane", Object.entries(TITLES));
-  view.selection.follow(({ position, layer, isStep, boundary, lane }) => {
+  card.follow(({ position, layer, isStep, boundary, lane }) => {
     const rows = isFull && boundary in BOUNDARIES ? boundary : "x";
     const kinds = SHOWN[lane in SHOWN ? lane : "both"];
     chooseRow.value = rows;
@@ -45,7 +46,7 @@ export function lanes(view) {
     const n = points.findLastIndex((point) => point.layer === layer);
     card.read(said(series, points, n));
     return card.after.replaceChildren(leaders(view, position, points[n]));
-  });
+  }, ["position", "layer", "boundary", "lane"]);
   return card;
 }
 
@@ -84,8 +85,9 @@ function draw(view, series, points, layer, kinds) {
   const band = Math.max(step, 6);
   scene.rect({ x: x(seen[0]) - band / 2, y: TOP - 8, w: x(seen.at(-1)) - x(seen[0]) + band, h: bottom - TOP + 16, fill: ink.accent, opacity: 0.12 });
   for (const [n, kind] of kinds.entries()) lane(scene, kind, series, x, TOP + n * (high + GAP), high, width, ink);
-  const every = Math.ceil(30 / step);
-  for (const [n, { layer: l, row }] of points.entries()) if (n % every === 0) scene.text({ x: x(n), y: bottom + 22, text: `L${l}${row === "u" ? "u" : ""}`, anchor: "middle", fill: ink.soft });
+  const rows = points.length / view.ledger.layers;
+  const every = everyOf(step * rows, 30) * rows;
+  for (const [n, { layer: l }] of points.entries()) if (n % every === 0) scene.text({ x: x(n), y: bottom + 22, text: `L${l}`, anchor: "middle", fill: ink.soft });
   for (const [n, point] of points.entries()) scene.rect({ x: x(n) - step / 2, y: TOP - 8, w: step, h: bottom - TOP + 16, fill: ink.card, opacity: 0, pick: point.layer, label: said(series, points, n) });
   return scene;
 }
@@ -100,7 +102,7 @@ function lane(scene, kind, series, x, top, high, width, ink) {
     scene.text({ x: LEFT - 6, y: at(v) + 4, text: tick(v), anchor: "end", fill: ink.soft });
   }
   for (const { name, values } of [...drawn].reverse()) one(scene, name, values.map(at), x, ink);
-  const ends = spread(drawn.map(({ name, values }) => ({ name, y: at(values.at(-1)) })));
+  const ends = spread(drawn.map(({ name, values }) => ({ name, y: at(values.at(-1)) })), top + high);
   for (const { name, y } of ends) scene.text({ x: x(drawn[0].values.length - 1) + 8, y: y + 4, text: name, size: 11, weight: 600, fill: ink[STYLES[name][0]] });
 }
 
@@ -122,10 +124,11 @@ function scaleOf(kind, values, top, high) {
   return { at: (v) => top + (v / low) * high, marks: ticks(low, 0) };
 }
 
-/** Names that do not lie on one another */
-function spread(ends) {
+/** Names that do not lie on one another, nor below `lowest` */
+function spread(ends, lowest) {
   const sorted = ends.sort((a, b) => a.y - b.y);
   for (let n = 1; n < sorted.length; n++) sorted[n].y = Math.max(sorted[n].y, sorted[n - 1].y + 13);
+  for (let n = sorted.length - 1; n >= 0; n--) sorted[n].y = Math.min(sorted[n].y, sorted[n + 1] ? sorted[n + 1].y - 13 : lowest);
   return sorted;
 }
 

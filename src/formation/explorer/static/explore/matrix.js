@@ -4,8 +4,8 @@ import { Card } from "./card.js";
 import { element } from "../verify/elements.js";
 import { metricOf, metricsOf } from "./metrics.js";
 import { labelOf, nameOf, part, shown } from "./parts.js";
-import { legend, scaledTo } from "./scales.js";
-import { Scene } from "./scene.js";
+import { everyOf, legend, scaledTo } from "./scales.js";
+import { BLANK, Scene } from "./scene.js";
 
 const LEFT = 46;
 const TOP = 8;
@@ -17,8 +17,8 @@ export function matrix(view) {
   const frames = part("div.frames");
   let drawn = "";
   view.onRedraw(() => (drawn = ""));
-  view.selection.follow((selection) => {
-    const metric = metricOf(selection.metric);
+  card.follow((selection) => {
+    const metric = metricOf(selection.metric, view.ledger.run);
     if (drawn !== metric.name) {
       choose.value = metric.name;
       draw(view, card, metric).append(frames);
@@ -26,7 +26,7 @@ export function matrix(view) {
     drawn = metric.name;
     place(view, card, frames);
     card.read(sentence(view, metric, selection.position, selection.layer));
-  });
+  }, ["metric", "position", "layer", "pins"], true);
   return card;
 }
 
@@ -64,7 +64,8 @@ function sceneOf(view, metric, scale, { w, h, labels, height }, left, width) {
   const first = Math.floor(left / w);
   const after = Math.min(ledger.positions.length, Math.ceil((left + width - LEFT) / w));
   const x = (n) => LEFT + n * w - left;
-  for (let n = first; n < after; n++) column(scene, ledger, n, metric, scale, { x: x(n), w, h }, ink);
+  const shares = sharesOf(ledger, metric, scale, first, after);
+  scene.grid({ x: x(first), y: TOP, w, h, columns: after - first, rows: ledger.layers, shares, scale: scale.scale, isOutlined: metric.tag === "derived" });
   tokenLabels(scene, view, [first, after], x, w, TOP + h * ledger.layers, ink);
   scene.rect({ x: 0, y: 0, w: LEFT - 1, h: TOP + h * ledger.layers, fill: ink.card }).rect({ x: 0, y: TOP + h * ledger.layers + labels, w: width, h: 34, fill: ink.card });
   layerLabels(scene, ledger, h, ink);
@@ -72,17 +73,14 @@ function sceneOf(view, metric, scale, { w, h, labels, height }, left, width) {
   return scene;
 }
 
-function column(scene, ledger, n, metric, scale, { x, w, h }, ink) {
-  const { columns, pending } = ledger.positions[n];
-  if (pending) return scene.rect({ x, y: TOP, w: w - 1, h: h * ledger.layers - 1, fill: ink.page });
-  for (let layer = 0; layer < ledger.layers; layer++) {
-    const value = metric.drawn(columns[metric.name][layer]);
-    const box = { x, y: TOP + (ledger.layers - 1 - layer) * h, w: w - (w > 4 ? 1 : 0), h: h - (h > 4 ? 1 : 0) };
-    if (Number.isNaN(value)) scene.hatch(box);
-    else scene.rect({ ...box, fill: scale.colour(value) });
-    if (!Number.isNaN(value) && metric.tag === "derived" && w > 8 && h > 8) scene.rect({ x: box.x + 1.5, y: box.y + 1.5, w: box.w - 3, h: box.h - 3, stroke: ink.card, width: 1 });
+/** Of the positions from `first` to `after`, the last layer's first */
+function sharesOf({ positions, layers }, { name, drawn }, { share }, first, after) {
+  const shares = new Float64Array((after - first) * layers);
+  for (let n = first; n < after; n++) {
+    const { columns, pending } = positions[n];
+    for (let layer = 0; layer < layers; layer++) shares[(layers - 1 - layer) * (after - first) + n - first] = pending ? BLANK : share(drawn(columns[name][layer]));
   }
-  return scene;
+  return shares;
 }
 
 function cellAt(event, sheet, { w, h }, ledger) {
@@ -102,7 +100,7 @@ function place(view, card, frames) {
     Object.assign(made.style, { left: `${x - 2}px`, top: `${y - 2}px`, width: `${w + 3}px`, height: `${h + 3}px` });
     return made;
   };
-  frames.replaceChildren(...selection.pins.map((pin, n) => frame(pin, "div.frame.pinned", String(n + 1))), frame(selection, "div.frame", ""));
+  frames.replaceChildren(frame(selection, "div.frame", ""), ...selection.pins.map((pin, n) => frame(pin, "div.frame.pinned", String(n + 1))));
   const x = LEFT + selection.position * w;
   if (x < card.left + LEFT || x + w > card.left + card.room) card.scrollTo(x - card.room / 2);
 }
@@ -129,7 +127,7 @@ function scaleOf(metric, ledger) {
 
 /** δ: a layer with a delta net in attention's place */
 function layerLabels(scene, { layers, run }, h, ink) {
-  const every = Math.ceil(14 / h);
+  const every = everyOf(h, 16);
   for (let layer = 0; layer < layers; layer += every) {
     scene.text({ x: LEFT - 8, y: TOP + (layers - 1 - layer) * h + h / 2 + 4, text: `L${layer}${run.kinds[layer] === "delta" ? "δ" : ""}`, anchor: "end", fill: ink.soft });
   }
@@ -144,7 +142,7 @@ function tokenLabels(scene, view, [first, after], x, w, y, ink) {
     }
     return;
   }
-  const every = Math.ceil(60 / w / 10) * 10;
+  const every = everyOf(w, 60);
   for (let n = Math.ceil(first / every) * every; n < after; n += every) scene.text({ x: x(n), y: y + 15, text: String(n), fill: ink.soft });
 }
 

@@ -22,11 +22,16 @@ const ALL = [
   ["router_margin", "router_margin", "size", "Router margin", "min(chosen_selection) − runner_up_selection[0]: how far the last chosen expert was from refusal"],
 ];
 
+const WITH_DELTA = {
+  dla_attention: { title: "Attribution: attention or delta net", formula: "Σ_i W[y,i] g_i a_i / r: what the write of attention, or of the delta net in its place, adds to y's logit, directly" },
+  attention_write_norm: { title: "Norm of the attention or delta write", formula: "|a|, the write of attention, or of the delta net in its place" },
+};
+
 export const METRICS = ALL.map(([name, field, scale, title, formula]) => ({
   name, field, scale, title, formula, tag: FIELDS.find((each) => each.slot === "layer" && each.name === field).tag,
   drawn: name === "lens_probability" ? probability : plain, needsDelta: name.startsWith("delta_"),
 }));
 
-/** Those that a run can have */
-export const metricsOf = (run) => METRICS.filter(({ needsDelta }) => !needsDelta || run.delta);
-export const metricOf = (name) => METRICS.find((metric) => metric.name === name) ?? METRICS[0];
+/** Those that a run can have; where some layers have a delta net in attention's place, what they write is named so */
+export const metricsOf = (run) => METRICS.filter(({ needsDelta }) => !needsDelta || run.delta).map((metric) => (run.delta && metric.name in WITH_DELTA ? { ...metric, ...WITH_DELTA[metric.name] } : metric));
+export const metricOf = (name, run) => metricsOf(run).find((metric) => metric.name === name) ?? METRICS[0];

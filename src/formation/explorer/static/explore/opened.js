@@ -23,6 +23,7 @@ export const isAbsent = isAbsence;
 const SMALL_BYTES = 1 << 21; // of a ledger that is held whole
 const MOST_BYTES = 1 << 25; // of lines that are held
 const MOST_DECODED = 512; // lines
+const SLICE_MS = 8; // of decoding
 const KNOWN = [CanonicalRefusal, LineRefusal, ContainerRefusal, Unreachable];
 
 export class Ledger {
@@ -101,7 +102,7 @@ export class Ledger {
     if (!this.decoded.has(line)) {
       const bytes = this.bytesOf(line);
       if (!bytes) return this.nothing(position, slot, "not read yet");
-      if (this.decoded.size > MOST_DECODED) this.decoded.clear();
+      if (this.decoded.size >= MOST_DECODED) this.decoded.delete(this.decoded.keys().next().value); // the one that was decoded first
       this.decoded.set(line, this.decode(bytes, line, position, slot));
     }
     return this.decoded.get(line);
@@ -109,6 +110,17 @@ export class Ledger {
 
   cell(position, layer) {
     return this.values(position, `layer ${layer}`);
+  }
+
+  /** Decodes the lines of all layers beforehand, a few at a time; `pause` lets the page hear its reader */
+  async decodeAll(position, pause) {
+    let begin = performance.now();
+    for (let layer = 0; layer < this.layers && this.has(position); layer++) {
+      this.cell(position, layer);
+      if (performance.now() - begin < SLICE_MS) continue;
+      await pause();
+      begin = performance.now();
+    }
   }
 
   decode(bytes, line, position, slot) {

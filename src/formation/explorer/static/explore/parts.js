@@ -23,6 +23,9 @@ export function shown(x) {
   return text.replaceAll("-", "−");
 }
 
+/** A gap or what it may be */
+export const size = (x, digits = 2) => (x === 0 ? "0, bit-equal" : x.toExponential(digits).replace("-", "−"));
+
 /** Three digits, for axes */
 export const tick = (x) => shown(typeof x === "number" ? Number(x.toPrecision(3)) : x).replace(/(\.[0-9]*?)0+(?=$|e)/, "$1").replace(/\.(?=$|e)/, "");
 
@@ -59,8 +62,11 @@ function piecewise(bytes) {
 /** Short enough for an axis */
 const cut = (text, most) => ([...text].length > most ? `${[...text].slice(0, most - 1).join("")}…` : text);
 
+/** What a position formed, as text: a token that spells nothing, as one that ends a turn, is its id */
+export const spelled = ({ pending, bytes, id }) => (pending ? "…" : bytes ? tokenText(bytes) : `id ${id}`);
+
 /** A token or prompt position as its name in tables */
-export const nameOf = (found, promptIds) => (found.kind === "prompt" ? `id ${promptIds[found.position] ?? "?"}` : tokenText(found.bytes));
+export const nameOf = (found, promptIds) => (found.kind === "prompt" ? `id ${promptIds[found.position] ?? "?"}` : spelled(found));
 
 /** A token's text on an axis: short, without the spaces around it */
 export const clipped = (text, most) => cut(text.trim() || text.replaceAll(" ", "␣"), most);
@@ -76,7 +82,7 @@ export function textOfId({ positions }, id) {
 export function inputOf({ positions }, promptIds, position) {
   if (position < promptIds.length) return `id ${promptIds[position]}`;
   const before = positions[position - 1];
-  return before?.bytes ? tokenText(before.bytes) : "?";
+  return before ? spelled(before) : "?";
 }
 
 export const capital = (text) => text[0].toUpperCase() + text.slice(1);

@@ -15,14 +15,14 @@ export function pins(view) {
   card.controls.append(pin);
   const open = new Set(["Token", "Expert", ...OPEN]);
   let turn = 0;
-  view.selection.follow(async (selection) => {
+  card.follow(async (selection) => {
     const mine = ++turn;
     pin.textContent = selection.isPinned ? "Unpin the selection" : "Pin the selection";
     const missing = selection.pins.filter(({ position }) => !view.ledger.has(position));
     if (missing.length) card.put(element("p.quiet", "Loading the pinned lines…"));
     for (const { position } of missing) await view.ledger.want(position);
     if (mine === turn) draw(view, card, selection, open); // else the selection has moved on
-  });
+  }, ["position", "layer", "expert", "pins"]);
   return card;
 }
 

@@ -5,10 +5,11 @@ import { Card } from "./card.js";
 import { element, inert } from "../verify/elements.js";
 import { colourAt, inkOn, palette } from "./palette.js";
 import { numbersOf } from "./provenance.js";
-import { nameOf, part, shown, tokenText } from "./parts.js";
+import { nameOf, part, shown, spelled, tokenText } from "./parts.js";
 import { Scene, svgOf } from "./scene.js";
 
 const MOST_BITS = 12;
+const NO_TEXT = "a token without text, as those are that end a turn";
 const SENTENCE = "Surprisal of each token y: −log₂ p(y) = (log Σ exp z − z_y) / ln 2 bits, z the engine's logits. The stronger the colour, the more surprising; ids in dashes are the prompt, which was not formed here; a double border is a token that was given, scored or forced. Underlined: what the selected cell attends to most.";
 const FACTS = [
   ["lm_head", "surprisal_bits"], ["lm_head", "logprob"], ["lm_head", "chosen_logit"], ["lm_head", "rank_low"], ["lm_head", "top_margin"],
@@ -21,33 +22,47 @@ export function ribbon(view) {
   const list = part("div.ribbon.scrolls-y", { role: "group", "aria-label": "Tokens" });
   card.keep(() => strip(view), () => table(view));
   card.put(element("div", ...prompt, list, heatLegend(view)));
-  let chips = fill(view, list);
+  let made = new WeakMap();
+  let chips = fill(view, list, made);
   let current = null;
   let underlined = [];
-  view.onRedraw(() => {
-    chips = fill(view, list);
-    card.put(element("div", ...prompt, list, heatLegend(view)));
+  view.onRedraw((isAll) => {
+    if (isAll) made = new WeakMap();
+    chips = fill(view, list, made);
+    if (isAll) card.put(element("div", ...prompt, list, heatLegend(view)));
   });
-  view.selection.follow(({ position, layer, isStep }) => {
+  card.follow(({ position, layer, isStep }) => {
     current?.setAttribute("aria-pressed", "false");
     current = chips.formed[position];
     current?.setAttribute("aria-pressed", "true");
     underlined = underline(chips.read, underlined, strongestBySource(view.ledger.cell(position, layer)));
     requestAnimationFrame(() => showIn(list, current));
     card.after.replaceChildren(...(isStep ? [about(view, position)] : [element("p.quiet", `Position ${position} is of the prompt: no token was formed here.`)]));
-  });
+  }, ["position", "layer"]);
   return card;
 }
 
 /** { formed, read }: by position, the chip of what was formed there and of what was read there. A step after prompt positions reads an id that no
- * step formed. */
-function fill(view, list) {
+ * step formed. `made` keeps the chips of each entry of the ledger, so that only those of what has come are new. */
+function fill(view, list, made) {
   const { positions } = view.ledger;
-  const formed = positions.map((found) => chip(view, found));
   const isPrompt = (n) => positions[n]?.kind === "prompt";
-  const given = positions.map((found, n) => (!isPrompt(n) && (!n || isPrompt(n - 1)) ? givenChip(view, found) : undefined));
-  list.replaceChildren(...formed.flatMap((own, n) => (given[n] ? [given[n], own] : [own])));
-  return { formed, read: [...formed.map((own, n) => (isPrompt(n) ? own : given[n] ?? formed[n - 1])), formed.at(-1)] };
+  for (const [n, found] of positions.entries()) {
+    if (made.has(found)) continue;
+    const given = !isPrompt(n) && (!n || isPrompt(n - 1)) ? givenChip(view, found) : undefined;
+    made.set(found, given ? [given, chip(view, found)] : [chip(view, found)]);
+  }
+  const chips = positions.map((found) => made.get(found));
+  put(list, chips.flat());
+  const formed = chips.map((own) => own.at(-1));
+  return { formed, read: [...formed.map((own, n) => (isPrompt(n) ? own : chips[n].length > 1 ? chips[n][0] : formed[n - 1])), formed.at(-1)] };
+}
+
+function put(list, nodes) {
+  const before = [...list.children];
+  if (before.length !== nodes.length) return list.replaceChildren(...nodes);
+  for (const [n, node] of nodes.entries()) if (node !== before[n]) before[n].replaceWith(node);
+  return undefined;
 }
 
 /** The thicker the line under a token, the larger the largest recorded weight with which the selected cell reads it */
@@ -86,7 +101,7 @@ function chip(view, found) {
   const attributes = { type: "button", "aria-pressed": "false", title, onclick: select };
   if (isPrompt) return part("button.chip.prompt-id", attributes, `${view.anchor?.promptIds[found.position] ?? "?"}`);
   if (found.pending) return part("button.chip.pending", attributes, "…");
-  const node = part(`button.chip${found.kind === "generated" ? "" : ".given"}`, attributes, ...marked(tokenText(found.bytes)));
+  const node = part(`button.chip${found.kind === "generated" ? "" : ".given"}`, attributes, ...tokenParts(found));
   const colour = colourAt("heat", found.surprisal_bits / MOST_BITS);
   Object.assign(node.style, { backgroundColor: colour, color: inkOn(colour) });
   return node;
@@ -95,7 +110,7 @@ function chip(view, found) {
 function titleOf(view, found) {
   if (found.pending) return "not read yet";
   const kind = found.kind === "generated" ? "" : `, ${found.kind}: not chosen by the sampler`;
-  return `token ${tokenNumber(view, found)}, ${shown(found.surprisal_bits)} bits${kind}`;
+  return `token ${tokenNumber(view, found)}, ${shown(found.surprisal_bits)} bits${found.bytes ? "" : `, ${NO_TEXT}`}${kind}`;
 }
 
 /** The last id of the prompt, or of what is not scored before a stretch that is: the input of the first step after it */
@@ -105,6 +120,9 @@ function givenChip(view, { position }) {
   const title = `position ${position}: the prompt's last id, input of the first step`;
   return part("button.chip.prompt-id", { type: "button", title, onclick: () => view.selection.set({ position }) }, `${id}`);
 }
+
+/** As `spelled`; what is no text of the token stands out */
+const tokenParts = (found) => (found.bytes ? marked(tokenText(found.bytes)) : [part("span.control", { title: NO_TEXT }, spelled(found))]);
 
 /** Line feeds and what else is invisible stand out as what they are; a token of spaces alone shows them */
 function marked(text) {
@@ -121,7 +139,7 @@ const tokenNumber = ({ ledger }, { position }) => position - ledger.positions.fi
 function about(view, position) {
   const found = view.ledger.positions[position];
   const name = element("p.token-name", element("span.quiet", `Token ${tokenNumber(view, found)}, position ${position} → ${position + 1}: `),
-    element("b.value", ...marked(tokenText(found.bytes))));
+    element("b.value", ...tokenParts(found)), ...(found.pending || found.bytes ? [] : [element("span.quiet", ` ${NO_TEXT}`)]));
   return element("div.facts", name, element("dl.facts-row", ...FACTS.filter(([slot, field]) => field in view.ledger.values(position, slot)).flatMap(([slot, field]) =>
     [element("div", element("dt", field), element("dd", ...numbersOf(view, { position, slot, name: field })))])));
 }

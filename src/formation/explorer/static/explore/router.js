@@ -9,6 +9,7 @@ import { isAbsent } from "./opened.js";
 import { part, shown, tick } from "./parts.js";
 import { numbersOf } from "./provenance.js";
 import { rowOf } from "./rows.js";
+import { everyOf } from "./scales.js";
 import { Scene } from "./scene.js";
 
 const LEFT = 62;
@@ -33,7 +34,7 @@ export function router(view) {
     card.read(readout(bars.list.find((bar) => bar.expert === expert) ?? bars.list.find((bar) => bar.isChosen)));
     return card.after.replaceChildren(element("p.quiet", bars.note), ...shared(view, cell, position, layer));
   };
-  view.selection.follow(update);
+  card.follow(update, ["position", "layer", "expert"]);
   return card;
 }
 
@@ -88,7 +89,7 @@ function draw(view, { list, all }, selected) {
   const last = Math.min(...list.filter((b) => b.isChosen).map((b) => b.selection));
   for (const [n, bar] of list.entries()) one(scene, bar, LEFT + n * w, w, y, base, most, ink, bar.expert === selected);
   scene.line({ points: [[LEFT, y(last)], [LEFT + w * list.length, y(last)]], stroke: ink.soft, dash: "3 3" });
-  const every = all && w < 24 ? Math.ceil(34 / w / 5) * 5 : 1;
+  const every = all && w < 24 ? everyOf(w, 40) : 1;
   for (const [n, { expert }] of list.entries()) if (n % every === 0) scene.text({ x: LEFT + n * w + w / 2, y: base + 16, text: String(expert), anchor: "middle", size: 10, fill: ink.soft });
   return scene;
 }

@@ -5,7 +5,7 @@ import { tick } from "./parts.js";
 
 const LEFT = 46;
 
-/** { colour, scale, ends, note } of values up to `largest` */
+/** { share, scale, ends, note } of values up to `largest`: where on the scale (palette.js) one stands */
 export function scaledTo(kind, largest) {
   const logs = Math.log(Math.max(largest, 2));
   const kinds = {
@@ -15,7 +15,14 @@ export function scaledTo(kind, largest) {
     signed: { share: (v) => 0.5 + v / largest / 2, ends: [tick(-largest), `+${tick(largest)}`], scale: "signed" },
   };
   const { share, ends, scale } = kinds[kind];
-  return { ends, scale, note: kind === "rank" ? "logarithmic" : "", colour: (value) => colourAt(scale, share(value)) };
+  return { share, ends, scale, note: kind === "rank" ? "logarithmic" : "" };
+}
+
+/** How many of `size` pixels each stand between two labels that need `room`: a round number */
+export function everyOf(size, room) {
+  const least = Math.max(room / size, 1);
+  const power = 10 ** Math.floor(Math.log10(least));
+  return [1, 2, 5, 10].map((m) => m * power).find((count) => count >= least);
 }
 
 /** The scale's colours with their ends, and how absent looks */

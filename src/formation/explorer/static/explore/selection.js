@@ -1,15 +1,18 @@
 // The one selection that all views share: a position, a layer, an expert; what is pinned; and what each view shows of them. It lives in the address.
 
+import { Turns } from "./turns.js";
+
 const WHOLE = ["position", "layer", "expert"];
 const CHOICES = ["metric", "grid", "share", "boundary", "lane"]; // words of the views: each knows its own, and takes its first for any other
 const FIRST = { metric: "lens_rank", grid: "use", share: "raw", boundary: "x", lane: "both" };
 const PINS = /^[0-9]{1,9}\.[0-9]{1,9}\.-?[0-9]{1,9}(?:,[0-9]{1,9}\.[0-9]{1,9}\.-?[0-9]{1,9})*$/;
+const ALL = [...WHOLE, ...CHOICES, "pins"];
 export const MOST_PINS = 4;
 
 export class Selection {
   constructor(ledger) {
     const first = ledger.steps[0]?.position ?? 0;
-    Object.assign(this, { ledger, listeners: [], position: first, layer: ledger.layers - 1, expert: -1, pins: [], ...FIRST });
+    Object.assign(this, { ledger, turns: new Turns(), last: null, position: first, layer: ledger.layers - 1, expert: -1, pins: [], ...FIRST });
     this.read();
     addEventListener("hashchange", () => this.read() && this.tell());
   }
@@ -24,12 +27,13 @@ export class Selection {
     return this.take(wanted);
   }
 
+  /** Settled when all views have drawn it */
   set(wanted) {
-    if (!this.take(wanted)) return;
+    if (!this.take(wanted)) return this.settled();
     const said = new URLSearchParams([...WHOLE, ...CHOICES].map((name) => [name, this[name]]));
     if (this.pins.length) said.set("pins", this.pins.map(pinText).join(","));
     history.replaceState(null, "", `#${said}`);
-    this.tell();
+    return this.tell();
   }
 
   take({ pins, ...wanted }) {
@@ -56,7 +60,7 @@ export class Selection {
   }
 
   move(name, by) {
-    this.set({ [name]: this[name] + by });
+    return this.set({ [name]: this[name] + by });
   }
 
   // ---- pins
@@ -83,17 +87,26 @@ export class Selection {
     if (next !== undefined) this.set({ expert: next });
   }
 
-  /** `listener` is called now and after every change */
-  follow(listener) {
-    this.listeners.push(listener);
-    listener(this);
+  /** `listener` is called now, and after every change of one of `names`; more in turns.js */
+  follow(listener, { names = ALL, id = "", isQuick = false } = {}) {
+    this.turns.follow(this, listener, { names, id, isQuick });
   }
 
-  /** Tells the views, at once or when the lines of the position have come; of two that are waited for, the later */
-  async tell() {
+  /** Tells the views; `isForced` those too for which nothing has changed. Settled when all have drawn this, or what came after it. */
+  tell(isForced = false) {
+    this.last = this.telling(this.turns.next(isForced));
+    return this.settled();
+  }
+
+  /** At once, or when the lines of the position have come; views that need no lines at once in any case */
+  async telling(turn) {
     const { ledger, position } = this;
-    if (!ledger.has(position)) await ledger.want(position);
-    if (position === this.position) for (const listener of this.listeners) listener(this);
+    if (!ledger.has(position)) await Promise.all([ledger.want(position), this.turns.draw(this, turn, true)]);
+    await this.turns.draw(this, turn);
+  }
+
+  async settled() {
+    for (let last = null; last !== this.last; await last) last = this.last;
   }
 
   get isStep() {

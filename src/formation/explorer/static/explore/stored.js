@@ -2,6 +2,7 @@
 // for, and few are kept: memory does not grow with the bundle.
 
 import { joined } from "../verify/bytes.js";
+import { unpacked } from "./embedded.js";
 
 const MOST_HELD = 32; // pieces, the last that were asked for
 
@@ -29,9 +30,30 @@ export class Lazy {
   }
 }
 
-/** name -> Lazy of the files of one bundle. `sizes`: name -> bytes; `get(name, begin, end, n)` gives piece n of a file, `most` bytes but for its last. */
-export function lazyFiles({ sizes, most }, get) {
+/** A source in two: `first` for the reader, answered at once; `patient` for long work, a piece at a time and none while the reader waits for one */
+export function inTwo(source) {
+  let [ahead, last] = [null, null];
+  const first = (...wanted) => {
+    const found = source(...wanted);
+    ahead = Promise.allSettled([ahead, found]);
+    return found;
+  };
+  const patient = (...wanted) => {
+    const found = Promise.resolve(last).then(() => ahead).then(() => source(...wanted));
+    last = Promise.allSettled([found]);
+    return found;
+  };
+  return { first, patient };
+}
+
+/** name -> Lazy of the files of one bundle. `sizes`: name -> bytes; `source(name, begin, end, n)` gives piece n of a file, `most` bytes but for its last,
+ * or the text that they are packed in. */
+export function lazyFiles({ sizes, most }, source) {
   const held = new Map();
+  const get = async (name, begin, end, n) => {
+    const piece = await source(name, begin, end, n);
+    return typeof piece === "string" ? unpacked(name, piece, end - begin) : piece;
+  };
   /** A promise is held, so that two who ask at once ask once */
   const piece = (name, n) => {
     const key = `${n} ${name}`;

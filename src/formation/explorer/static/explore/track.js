@@ -31,7 +31,7 @@ export async function track(view) {
     card.read(`step at position ${position}: ${shown(step.seconds)} s, ${bytesShown(step.disk_bytes)} from the disk`);
     return card.after.replaceChildren(overall(steps));
   };
-  view.selection.follow(update);
+  card.follow(update, ["position"], true);
   return card;
 }
 

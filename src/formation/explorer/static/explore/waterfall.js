@@ -4,8 +4,9 @@ import { Card } from "./card.js";
 import { DIRECTIONS, barsOf, closings, expertsOf } from "./contributions.js";
 import { element } from "../verify/elements.js";
 import { isAbsent } from "./opened.js";
-import { nameOf, part, shown, tick } from "./parts.js";
+import { nameOf, part, shown, size, tick } from "./parts.js";
 import { numbersOf } from "./provenance.js";
+import { everyOf } from "./scales.js";
 import { Scene } from "./scene.js";
 
 const LEFT = 52;
@@ -17,7 +18,7 @@ const SENTENCE = "each part c adds Σ_i d_i c_i / r with the frozen scale r of t
 export function waterfall(view) {
   const card = new Card(view, "waterfall", "Logit waterfall", SENTENCE);
   const choose = card.choice("share", "Contribution to", Object.entries(DIRECTIONS).map(([name, { title }]) => [name, title]));
-  view.selection.follow(({ position, layer, isStep, share }) => {
+  card.follow(({ position, layer, isStep, share }) => {
     const name = share in DIRECTIONS ? share : "raw";
     const direction = DIRECTIONS[name];
     choose.value = name;
@@ -33,7 +34,7 @@ export function waterfall(view) {
     card.svg(draw(view, bars, end, layer), () => table(bars, end), (pick) => view.selection.set({ layer: pick }));
     card.read(`token ${JSON.stringify(nameOf(view.ledger.positions[position], []))}`);
     return card.after.replaceChildren(closing(view, head, position, direction, bars), ...experts(view, head, position, layer, direction.component));
-  });
+  }, ["position", "layer", "expert", "share"]);
   return card;
 }
 
@@ -54,7 +55,7 @@ function draw(view, bars, end, chosenLayer) {
   if (chosen >= 0) scene.rect({ x: LEFT + chosen * w - 1, y: TOP - 8, w: 2 * w + 2, h: HEIGHT + 16, fill: ink.accent, opacity: 0.12 });
   for (const [n, bar] of bars.entries()) one(scene, bar, spans[n], LEFT + n * w, w, y, ink);
   last(scene, end, scene.width - END / 2, y, ink);
-  labels(scene, bars, w, ink);
+  labels(scene, bars, w, ink, view.ledger.run.delta ? "attention or delta net" : "attention");
   return scene;
 }
 
@@ -73,7 +74,7 @@ function last(scene, { value, text, name, isMeasured }, x, y, ink) {
   const [top, bottom] = [y(Math.max(value, 0)), y(Math.min(value, 0))];
   const label = `${name}: ${value}, ${isMeasured ? "measured" : "derived"}`;
   scene.rect({ x: x - 14, y: top, w: 28, h: Math.max(bottom - top, 1), fill: isMeasured ? ink.text : ink.card, stroke: ink.text, width: 1.5, label });
-  scene.text({ x, y: top - 6, text: `${text} ${shown(value)}`, anchor: "middle", size: 12, weight: 600, fill: ink.text });
+  scene.text({ x: x + END / 2 - 2, y: top - 6, text: `${text} ${shown(value)}`, anchor: "end", size: 12, weight: 600, fill: ink.text });
   scene.text({ x, y: TOP + HEIGHT + 22, text: name, anchor: "middle", fill: ink.text });
 }
 
@@ -96,14 +97,14 @@ export function ticks(low, high) {
   return found;
 }
 
-function labels(scene, bars, w, ink) {
+function labels(scene, bars, w, ink, first) {
   const y = TOP + HEIGHT + 22;
-  const every = Math.ceil(28 / (2 * w));
+  const every = everyOf(2 * w, 30);
   for (const [n, { layer, kind }] of bars.entries()) {
     if (kind === "attention" && layer % every === 0) scene.text({ x: LEFT + (n + 1) * w, y, text: `L${layer}`, anchor: "middle", fill: ink.soft });
   }
   scene.text({ x: w < 16 ? LEFT - 4 : LEFT + w / 2, y, text: "x₀", anchor: w < 16 ? "end" : "middle", fill: ink.soft });
-  scene.text({ x: LEFT, y: y + 16, text: "each layer: attention (light), then MLP or MoE (darker); blue up, orange down; last the roundings (grey)", size: 10, fill: ink.soft });
+  scene.text({ x: LEFT, y: y + 16, text: `each layer: ${first} (light), then MLP or MoE (darker); blue up, orange down; last the roundings (grey)`, size: 10, fill: ink.soft });
 }
 
 // ---- below it
@@ -111,7 +112,7 @@ function labels(scene, bars, w, ink) {
 /** What the sum rules allow and how far it is from holding, with the numbers behind */
 function closing(view, head, position, direction, bars) {
   const lines = closings(view.ledger, position, head, direction, bars).map(({ sentence, gap, within }) => {
-    const distance = gap === null ? "" : `: ${within === null ? "apart" : "gap"} ${gap === 0 ? "0, bit-equal" : gap.toExponential(2)}`;
+    const distance = gap === null ? "" : `: ${within === null ? "apart" : "gap"} ${size(gap)}`;
     return element(`li.${within === null ? "quiet" : within ? "passed" : "failed"}`, `${within === null ? "–" : within ? "✓" : "✗"} ${sentence}${distance}`);
   });
   const numbers = (slot, name) => numbersOf(view, { position, slot, name });
@@ -128,7 +129,7 @@ function experts(view, head, position, layer, component) {
   const largest = rows.reduce((most, { value }) => Math.max(most, Math.abs(value)), 1e-30);
   const within = gap <= tolerance;
   return [element("h3", `The MoE of layer ${layer} in its experts`), element("div.expert-rows", ...rows.map((row) => expertRow(view, row, largest))),
-    part("p.closing", {}, part(`span.${within ? "passed" : "failed"}`, {}, `${within ? "✓" : "✗"} Σ = ${shown(total)}, closing gap ${gap === 0 ? "0, bit-equal" : gap.toExponential(2)}, allowed ${tolerance.toExponential(1)}`))];
+    part("p.closing", {}, part(`span.${within ? "passed" : "failed"}`, {}, `${within ? "✓" : "✗"} Σ = ${shown(total)}, closing gap ${size(gap)}, allowed ${size(tolerance, 1)}`))];
 }
 
 function expertRow(view, { name, expert, value, gate }, largest) {

@@ -5,7 +5,8 @@ import { quoted, typeName } from "./quoted.js";
 import { AnchorRefusal } from "./refusals.js";
 import { generatedSteps, scoredSteps, spansProblem } from "./steps.js";
 
-const FORCED = "forced"; // of the ids of the anchor itself: nothing is chosen
+const SCORED = "scored"; // ids of the anchor itself, which are given: forced needs it, the others may have it
+const FORCED = "forced";
 const KIND = "formation-anchor/1";
 const isCount = (value) => Number.isInteger(value) && value >= 0;
 const isText = (value) => typeof value === "string";
@@ -19,7 +20,10 @@ const SAMPLERS = {
 
 /** The anchor in these bytes. Throws AnchorRefusal, or CanonicalRefusal for bytes that are not canonical. */
 export function decodeAnchor(data) {
-  const top = fieldsOf(decode(data, DOCUMENT), "anchor", ["kind", "prompt", "checkpoint", "contract", "sampler", "stop", "nonce"]);
+  const value = decode(data, DOCUMENT);
+  const forks = isObject(value) && has(value, "fork");
+  const names = ["kind", "prompt", "checkpoint", "contract", "sampler", "stop", "nonce", ...(forks ? ["fork"] : [])];
+  const top = fieldsOf(value, "anchor", names);
   if (top.kind !== KIND) refuse(`anchor.kind: expected '${KIND}', got ${quoted(top.kind)}`);
   const prompt = fieldsOf(top.prompt, "anchor.prompt", ["ids", "text"]);
   const checkpoint = fieldsOf(top.checkpoint, "anchor.checkpoint", ["sha256", "tensor_table_root"]);
@@ -36,11 +40,30 @@ export function decodeAnchor(data) {
     tokens: count(stop.tokens, "anchor.stop.tokens"),
     stopIds: ids(stop.ids, "anchor.stop.ids", 0),
     nonce: top.nonce === null ? null : text(top.nonce, "anchor.nonce"),
+    fork: forks ? fork(top.fork) : null,
   };
-  const scores = found.sampler.method === FORCED;
+  const scores = has(found.sampler, SCORED);
   if (scores) checkScored(found);
+  if (found.fork) checkFork(found, scores);
   const steps = scores ? scoredSteps(found.sampler.scored) : generatedSteps(found.promptIds.length, found.tokens);
-  return { ...found, scores, steps, stepKind: scores ? "scored" : "generated" };
+  const given = (position) => (scores ? found.promptIds[position + 1] : found.fork?.forced[position + 1 - found.promptIds.length]);
+  const stepKind = (position) => (scores ? "scored" : given(position) === undefined ? "generated" : FORCED);
+  return { ...found, scores, steps, given, stepKind };
+}
+
+function fork(value) {
+  const { parent, token, forced } = fieldsOf(value, "anchor.fork", ["parent", "token", "forced"]);
+  const given = ids(forced, "anchor.fork.forced", 0);
+  return { parent: digest(parent, "anchor.fork.parent"), token: count(token, "anchor.fork.token"), forced: given };
+}
+
+/** The tokens before it are in the prompt, behind at least one id; those that are given are within the run, and only the last may end it */
+function checkFork({ promptIds, tokens, stopIds, fork: { token, forced } }, scores) {
+  if (scores) refuse("anchor.fork: expected none in a run that scores, got one");
+  if (token < 1 || token > promptIds.length) refuse(`anchor.fork.token: expected a number from 1 to ${promptIds.length}, got ${token}`);
+  if (forced.length > tokens || forced.slice(0, -1).some((id) => stopIds.includes(id))) {
+    refuse(`anchor.fork.forced: expected at most ${tokens} ids, of which only the last may end the run, got others`);
+  }
 }
 
 /** Spans of its ids, as many tokens as they hold, and nothing that ends the run sooner */
@@ -65,7 +88,7 @@ function sampler(value) {
   if (!isText(method) || !has(SAMPLERS, method)) {
     refuse(`anchor.sampler.method: expected ${Object.keys(SAMPLERS).join(", ")}, got ${quoted(method ?? null)}`);
   }
-  const types = SAMPLERS[method];
+  const types = { ...SAMPLERS[method], ...(has(value, SCORED) ? SAMPLERS.forced : {}) };
   const settings = fieldsOf(value, "anchor.sampler", ["method", ...Object.keys(types)]);
   for (const [name, type] of Object.entries(types)) {
     if (!TYPES[type](settings[name])) refuse(`anchor.sampler.${name}: expected ${type}, got ${quoted(settings[name])}`);

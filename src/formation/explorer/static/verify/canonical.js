@@ -9,6 +9,7 @@ import { CanonicalRefusal } from "./refusals.js";
 export const LARGEST = 2 ** 53 - 1;
 export const LINE = { sizeBytes: 1 << 20, depth: 16 };
 export const DOCUMENT = { sizeBytes: 1 << 26, depth: 32 };
+const MOST_COMMAS = 1 << 22; // in strings too: without that, a document of 64 MiB could make millions of empty lists
 const ASCII = /^[\x00-\x7f]*$/;
 const SURROGATE = /\p{Surrogate}/u; // with the u flag, only one without its partner
 
@@ -25,8 +26,7 @@ function canonicalText(value, limits) {
   const text = textOfValue(value, limits.depth);
   const lone = /\\u[dD]/.test(text) ? loneSurrogate(value) : "";
   if (lone) throw new CanonicalRefusal(`expected text, got a lone surrogate: ${quoted(lone)}`);
-  const size = text.length * 3 > limits.sizeBytes ? utf8(text).length : 0; // a UTF-16 unit takes at most three bytes
-  if (size > limits.sizeBytes) throw new CanonicalRefusal(`expected at most ${limits.sizeBytes} bytes, got ${size}`);
+  if (text.length * 3 > Math.min(limits.sizeBytes, MOST_COMMAS)) checkSize(utf8(text), limits); // a UTF-16 unit takes at most three bytes
   return text;
 }
 
@@ -113,7 +113,7 @@ function slowly(text, limits) {
 }
 
 function readText(data, limits) {
-  if (data.length > limits.sizeBytes) throw new CanonicalRefusal(`expected at most ${limits.sizeBytes} bytes, got ${data.length}`);
+  checkSize(data, limits);
   if (data[0] === 0xef && data[1] === 0xbb && data[2] === 0xbf) {
     throw new CanonicalRefusal("expected JSON from the first byte, got a byte-order mark");
   }
@@ -122,6 +122,14 @@ function readText(data, limits) {
   } catch {
     throw new CanonicalRefusal("expected UTF-8, got other bytes");
   }
+}
+
+function checkSize(data, limits) {
+  if (data.length > limits.sizeBytes) throw new CanonicalRefusal(`expected at most ${limits.sizeBytes} bytes, got ${data.length}`);
+  if (data.length <= MOST_COMMAS) return;
+  let found = 0;
+  for (const byte of data) if (byte === 44) found++;
+  if (found > MOST_COMMAS) throw new CanonicalRefusal(`expected at most ${MOST_COMMAS} commas, got ${found}`);
 }
 
 /** Before a parser, which recurses, sees the text. */

@@ -79,7 +79,7 @@ export function readCheckpoint(data, anchor) {
   const table = rows(value.tensor_table, "tensor_table");
   const paths = new Set(ascending(files.map(checkFile), "files"));
   const tensors = ascending(table.map((row) => checkTensor(row, paths)), "tensor_table");
-  const root = hex(rootOf(table.map((row) => leafHash(encode(row)))));
+  const root = hex(rootOf(table.map((row) => leafHash(utf8(JSON.stringify(row)))))); // each as it stands in the document, which is canonical
   exactly("checkpoint", "checkpoint.json, tensor_table_root", value.tensor_table_root, root);
   exactly("checkpoint", "anchor.json, tensor_table_root", anchor.tensorTableRoot, root);
   exactly("checkpoint", "anchor.json, checkpoint sha256", anchor.checkpointSha256, hex(sha256(encode(files, DOCUMENT))));
@@ -98,12 +98,15 @@ function ascending(names, what) {
   return names;
 }
 
-/** By the bytes of UTF-8, whose order is that of code points and not that of UTF-16 */
+/** By the bytes of UTF-8, whose order is that of code points: in UTF-16 it is that of the first units that differ, surrogates after all others */
 export function precedes(a, b) {
-  const [x, y] = [utf8(a), utf8(b)];
-  const at = x.findIndex((byte, n) => byte !== y[n]);
-  return at < 0 ? x.length < y.length : at < y.length && x[at] < y[at];
+  let at = 0;
+  while (at < a.length && a[at] === b[at]) at++;
+  if (at === a.length || at === b.length) return a.length < b.length;
+  return rank(a.charCodeAt(at)) < rank(b.charCodeAt(at));
 }
+
+const rank = (unit) => (unit >= 0xd800 && unit <= 0xdfff ? unit + 0x10000 : unit);
 
 /** Its path */
 function checkFile(row) {
@@ -122,10 +125,10 @@ const isPlain = (path) => !["", ".", ".."].includes(path) && /^[^/\\]*$/.test(pa
 /** Its name */
 function checkTensor(row, paths) {
   const found = fields("checkpoint", "checkpoint.json, tensor", row, ["file", "name", "dtype", "shape", "begin", "end"]);
-  const name = text("checkpoint", "checkpoint.json, tensor's name", found.name);
+  const [name, file] = ["name", "file"].map((field) => text("checkpoint", `checkpoint.json, tensor's ${field}`, found[field]));
   const { shape, begin, end } = found;
   const good = Array.isArray(shape) && shape.every(isCount) && isCount(begin) && isCount(end) && begin <= end;
-  if (!good || !isText(found.dtype) || !paths.has(found.file)) {
+  if (!good || !isText(found.dtype) || !paths.has(file)) {
     throw new Refused("checkpoint", `checkpoint.json: expected a tensor's file, dtype, shape and range, got ${quoted(row)}`);
   }
   return name;
@@ -183,19 +186,34 @@ export function readParity(data, census) {
 const typed = (value, shape) =>
   isObject(value) && Object.keys(value).length === Object.keys(shape).length
   && Object.entries(shape).every(([name, test]) => has(value, name) && test(value[name]));
-const HOST = {
+const isFileSystem = (value) => typed(value, { kind: isText, source: isText });
+const MACHINE = {
   formation: isText, python: isText, system: isText, kernels: isText, cores: isCount, threads: isCount, memory_bytes: isCount,
-  memory_budget_bytes: isCount, kv_cache: isFlag, file_system: (value) => typed(value, { kind: isText, source: isText }),
+  memory_budget_bytes: isCount, kv_cache: isFlag, guess: isFlag, file_system: isFileSystem,
+  mirrors: (value) => Array.isArray(value) && value.every(isFileSystem),
 };
+const RESUMED = { ...MACHINE, from_line: isCount };
+const HOST = { ...MACHINE, resumed: (value) => Array.isArray(value) && value.every((each) => typed(each, RESUMED)) };
 const PART = { part: isText, seconds_waited: isAmount, disk_bytes: isCount, disk_uses: isCount, cache_bytes: isCount, cache_uses: isCount };
 const ACCOUNT = {
-  position: isCount, seconds: isAmount, disk_bytes: isCount, unused_bytes: isCount,
+  position: isCount, seconds: isAmount, shared_by: (value) => isCount(value) && value > 0, disk_bytes: isCount, mirror_bytes: isCount,
+  unused_bytes: isCount, guessed_bytes: isCount, guessed_unused_bytes: isCount,
   parts: (value) => Array.isArray(value) && value.every((part) => typed(part, PART)),
   shards: (value) => Array.isArray(value) && value.every(isText),
 };
 
-export function checkHost(data) {
-  checkTypes(document("declarations", "host.json", data, Object.keys(HOST)), HOST, "host.json");
+const SHARES = { mirror_bytes: "disk_bytes", guessed_bytes: "parts", guessed_unused_bytes: "unused_bytes" }; // bytes that are among others
+
+/** The machines, declared, of a ledger that has so many lines: each that went on did so at a line, behind the one before */
+export function readHost(data, lines) {
+  const value = document("declarations", "host.json", data, Object.keys(HOST));
+  checkTypes(value, HOST, "host.json");
+  const begins = [0, ...value.resumed.map((each) => each.from_line)];
+  if (begins.some((line, n) => n && begins[n - 1] >= line) || begins.at(-1) > lines) {
+    const got = quoted(begins.slice(1));
+    throw new Refused("declarations", `host.json, resumed: expected ascending lines from 1 to ${lines}, got ${got}`);
+  }
+  return value;
 }
 
 /** One line of io.jsonl, of the step at `position` */
@@ -203,6 +221,13 @@ export function checkAccount(line, position) {
   const value = document("declarations", "io.jsonl", line, Object.keys(ACCOUNT), LINE);
   checkTypes(value, ACCOUNT, "io.jsonl");
   exactly("declarations", `io.jsonl, position of the step at ${position}`, String(value.position), String(position));
+  const { disk_bytes, unused_bytes } = value;
+  const sums = { disk_bytes, unused_bytes, parts: value.parts.reduce((total, part) => total + part.disk_bytes, 0) };
+  for (const [name, whole] of Object.entries(SHARES)) {
+    if (value[name] <= sums[whole]) continue;
+    const due = `at most the ${sums[whole]} bytes of ${whole}`;
+    throw new Refused("declarations", `io.jsonl, ${name} of the step at ${position}: expected ${due}, got ${value[name]}`);
+  }
 }
 
 function checkTypes(value, shape, file) {

@@ -1,8 +1,8 @@
 // What a ledger must share with its anchor: the twin of evidence/run_facts.py.
 
-import { exp64 } from "./exact64.js";
-import { fact, within } from "./gaps.js";
+import { fact } from "./gaps.js";
 import { uniform } from "./philox.js";
+import { ofSettings } from "./sampling.js";
 
 export const INPUTS = "inputs";
 export const SAMPLER = "sampler";
@@ -19,7 +19,7 @@ export class RunFacts {
   /** Of each position, as far as the tokens so far say: the run ends with a stop id, or with as many tokens as the anchor allows */
   *kinds() {
     const { steps, stepKind } = this.anchor;
-    for (let position = 0; position < steps.first || !this.ended; position++) yield steps.has(position) ? stepKind : "prompt";
+    for (let position = 0; position < steps.first || !this.ended; position++) yield steps.has(position) ? stepKind(position) : "prompt";
   }
 
   *ofAnchor() {
@@ -45,10 +45,11 @@ export class RunFacts {
   *choice(sampler, head, token, position) {
     const wanted = this.anchor.sampler;
     const where = `sampler at position ${position}`;
-    yield fact(SAMPLER, sampler.method === wanted.method, `${where}: expected ${wanted.method}, got ${sampler.method}`);
-    if (this.anchor.scores) {
-      const due = this.anchor.promptIds[position + 1];
-      yield fact(SAMPLER, token === due, `token at position ${position}: expected id ${due}, which is scored, got ${token}`);
+    const due = this.anchor.given(position);
+    const method = due === undefined || this.anchor.scores ? wanted.method : "forced";
+    yield fact(SAMPLER, sampler.method === method, `${where}: expected ${method}, got ${sampler.method}`);
+    if (due !== undefined) {
+      yield fact(SAMPLER, token === due, `token at position ${position}: expected id ${due}, which is given, got ${token}`);
     }
     if (sampler.method !== "sample" || wanted.method !== "sample") return;
     const draw = uniform(BigInt(wanted.seed), BigInt(wanted.branch), position + 1);
@@ -56,13 +57,7 @@ export class RunFacts {
     yield fact(SAMPLER, !wanted.top_k || sampler.kept <= wanted.top_k, `${where}: more kept than top_k ${wanted.top_k}`);
     const unfiltered = wanted.top_k === 0 && wanted.top_p === 1 && wanted.min_p === 0;
     yield fact(SAMPLER, !unfiltered || sampler.kept_mass === 1, `${where}: less than everything kept, without a filter`);
-    if (wanted.temperature === 1) yield this.width(sampler, head, where);
-  }
-
-  /** At temperature 1 the token's interval, times what was kept, is its probability, up to a rounding for each token of the vocabulary */
-  width(sampler, head, where) {
-    const gap = Math.abs((sampler.high - sampler.low) * sampler.kept_mass - exp64(Math.min(head.logprob, 1)));
-    return within(SAMPLER, 0, -gap, Infinity, this.run.shape.vocabulary * 2 ** -50, `${where}: interval and probability`);
+    yield* ofSettings(SAMPLER, wanted, sampler, head, this.run.shape.vocabulary, where);
   }
 }
 

@@ -1,12 +1,32 @@
 // Every derived value that follows from values of the same ledger: the twin of ledger/formulas.py, the same operations in the same order.
 
 import { has, isObject } from "./canonical.js";
-import { hexadecimal } from "./exact64.js";
+import { exp64, hexadecimal } from "./exact64.js";
 import { ALL_CHOSEN, FIELDS, NEVER, ZERO_NORM, absent } from "./fields.js";
 
 const LN2 = hexadecimal("0x1.62e42fefa39efp-1");
+const TOPS = [1, 5, 20]; // sizes of the sets of most likely tokens whose probability is told
+const DTYPES = [["float64", 1075], ["float32", 150], ["bfloat16", 134], ["float16", 25]]; // each prints 0 for a probability up to 2^-n
 export const plainSum = (values) => values.reduce((total, value) => total + value, 0);
 const share = (norm, whole) => (whole ? norm / whole : absent(ZERO_NORM));
+
+/** Probability of the first of `scores` together, which are the largest, descending; of all if there are fewer */
+export const masses = (scores, total) => TOPS.map((count) => plainSum(scores.slice(0, count).map((score) => exp64(score - total))));
+
+/** Of a finite log probability */
+function zeroKind(logprob) {
+  const [dtype] = DTYPES.find(([, n]) => logprob <= -n * LN2) ?? [];
+  return dtype ? `UNDERFLOW(${dtype})` : "POSITIVE";
+}
+
+/** What follows of a distribution over scores x */
+const ofScores = (name) => ({
+  [`${name}_logprob`]: (v) => v[`${name}_score`] - v[`${name}_log_sum_exp`],
+  [`${name}_logprob_bits`]: (v) => v[`${name}_logprob`] / LN2,
+  [`${name}_entropy_nats`]: (v) => v[`${name}_log_sum_exp`] - v[`${name}_mean`],
+  [`${name}_varentropy`]: (v) => v[`${name}_mean_square`] - v[`${name}_mean`] * v[`${name}_mean`],
+  [`${name}_zero_kind`]: (v) => zeroKind(v[`${name}_logprob`]),
+});
 
 function arrivalLayer(ranks) {
   let first = ranks.length;
@@ -32,6 +52,10 @@ const FORMULAS = {
   entropy_nats: (v) => v.log_sum_exp - v.mean_logit,
   varentropy: (v) => v.mean_square_logit - v.mean_logit * v.mean_logit,
   top_margin: (v) => v.top_logits[0] - v.top_logits[1],
+  top_masses: (v) => masses([...v.top_logits], v.log_sum_exp),
+  zero_kind: (v) => zeroKind(v.logprob),
+  ...ofScores("tempered"),
+  ...ofScores("sampler"),
   arrival_layer: (v) => arrivalLayer(v.lens_rank),
   dla_logit: dlaLogit,
   lm_head_rounding: (v) => v.chosen_logit - v.dla_logit,

@@ -10,7 +10,7 @@ import { CanonicalRefusal, LineRefusal } from "./refusals.js";
 const KEYS = ["run_id", "position", "slot", "kind", "measured", "derived"];
 export const STEP_SLOTS = ["lm_head", "sampler", "token"];
 const RUNNERS_UP = 8;
-const METHODS = { generated: ["greedy", "sample"], scored: ["forced"], forced: ["forced"] }; // of each kind of step
+const METHODS = { generated: ["greedy", "sample"], scored: ["forced", "greedy", "sample"], forced: ["forced"] }; // of each kind of step
 const FREE = [fields.NO_SHARED, fields.NO_RUNNER_UP, fields.ZERO_NORM, fields.NEVER]; // reasons that no shape decides
 
 /** What the first line says. `biases` holds one vector for each layer with experts, by layer; `kinds` says of each layer what mixes positions in

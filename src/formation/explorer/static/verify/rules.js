@@ -11,6 +11,7 @@ import { Place, STEP_SLOTS, checkLine, readRun, valuesOf } from "./lines.js";
 import { LANES, LOST_SQUARES, NORMS, SPARE, ofCell, ofScale } from "./norms.js";
 import { LineRefusal } from "./refusals.js";
 import * as routing from "./routing.js";
+import { DRAW, ofStep } from "./sampling.js";
 
 export const CENSUS = "census";
 const FORMULAS = "formulas";
@@ -19,7 +20,6 @@ const EXPERTS = "experts";
 const LENS = "lens";
 const RANKS = "ranks";
 const ENTROPY = "entropy";
-const DRAW = "draw";
 export const RULES = [
   CENSUS, FORMULAS, ATTRIBUTION, EXPERTS, LENS, routing.CHOICE, routing.SCORES, routing.GATES, RANKS, ENTROPY, DRAW, NORMS,
   ATTENTION,
@@ -162,6 +162,8 @@ function* deltaGates(values, place) {
 function formula(name, inputs, found, place) {
   const expected = recompute(name, inputs);
   const where = `${name} in ${place}`;
+  if (Array.isArray(expected) && Array.isArray(found)) return same(FORMULAS, expected, found, where);
+  if (typeof expected === "string") return fact(FORMULAS, expected === found, where);
   if (reason(expected) || reason(found)) return fact(FORMULAS, reason(expected) === reason(found), where);
   return same(FORMULAS, [expected], [found], where);
 }
@@ -212,7 +214,7 @@ function* ofPosition(lines) {
   yield* runnerUpGaps(lines, place);
   yield* headRanks(head, token, place);
   yield* entropyBounds(head, place);
-  yield* draw(bySlot.get("sampler"), head, token, place);
+  yield* ofStep(bySlot.get("sampler"), head, token, place);
   yield ofScale(before, head.final_scale, place);
   if ("dla_logit" in head) {
     yield* attribution(bySlot.get("embed"), layers, head, place);
@@ -243,16 +245,6 @@ function* entropyBounds(head, place) {
   yield within(ENTROPY, 0, head.entropy_nats, width, TOLERANCE * (Math.abs(total) + Math.abs(mean)), `entropy_nats in ${place}`);
   yield within(ENTROPY, largest, total, largest + width, TOLERANCE * (Math.abs(largest) + width), `log_sum_exp in ${place}`);
   yield within(ENTROPY, 0, head.varentropy, Infinity, TOLERANCE * (square + mean * mean), `varentropy in ${place}`);
-}
-
-/** The draw lies in y's interval; low and high are quotients, so four roundings are allowed */
-function* draw(sampler, head, token, place) {
-  if (sampler.method === "greedy") yield fact(DRAW, token === head.top[0], `greedy token in ${place}`);
-  if (sampler.method !== "sample") return;
-  const { low, high, draw: u, kept, kept_mass: mass } = sampler;
-  yield within(DRAW, low, u, high, 4 * ROUNDING, `draw in ${place}`);
-  yield fact(DRAW, 0 <= u && u < 1 && 0 <= low && low < high && high <= 1, `interval in ${place}`);
-  yield fact(DRAW, 1 <= kept && kept <= place.run.shape.vocabulary && 0 < mass && mass <= 1, `kept in ${place}`);
 }
 
 /** The direct contributions make y's logit; that lm_head's rounding makes it the engine's is a formula */

@@ -80,4 +80,29 @@ export class Sha256 {
   }
 }
 
-export const sha256 = (...parts) => parts.reduce((state, part) => state.update(part), new Sha256()).digest();
+const SHORT = 55 + 64 * 15; // bytes, which fit into the scratch with what is added to them
+const SCRATCH = new Uint8Array(64 * 16);
+const H = new Int32Array(8);
+
+export function sha256(...parts) {
+  const size = parts.reduce((total, part) => total + part.length, 0);
+  return size > SHORT ? parts.reduce((state, part) => state.update(part), new Sha256()).digest() : ofShort(parts, size);
+}
+
+/** The same without a state of its own: trees have hundreds of thousands of short leaves. */
+function ofShort(parts, size) {
+  const end = 64 * Math.ceil((size + 9) / 64);
+  SCRATCH.fill(0, size & ~63, end);
+  let at = 0;
+  for (const part of parts) {
+    SCRATCH.set(part, at);
+    at += part.length;
+  }
+  SCRATCH[size] = 0x80;
+  for (let n = 1, bits = 8 * size; bits; n++, bits >>>= 8) SCRATCH[end - n] = bits & 255;
+  H.set(START);
+  for (at = 0; at < end; at += 64) block(H, SCRATCH, at);
+  const out = new Uint8Array(32);
+  for (let n = 0; n < 32; n++) out[n] = H[n >> 2] >>> (24 - 8 * (n & 3));
+  return out;
+}

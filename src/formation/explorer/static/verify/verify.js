@@ -176,8 +176,8 @@ function notHere(exam) {
 }
 
 async function declarations(exam) {
-  documents.checkHost(await exam.read("host.json"));
-  const { steps } = await exam.found();
+  const { steps, lines } = await exam.found();
+  const machines = 1 + documents.readHost(await exam.read("host.json"), lines).resumed.length;
   const positions = exam.anchor.steps.all();
   const blob = exam.blob("io.jsonl");
   let count = 0;
@@ -188,7 +188,7 @@ async function declarations(exam) {
     size += line.length + 1;
   }
   if (size !== blob.size) return finding(FAILED, "io.jsonl", "lines that end in LF", `something else after line ${count}`);
-  return same("lines of io.jsonl, one for each step", String(steps), String(count));
+  return same(`machines of host.json: ${machines}; lines of io.jsonl, one for each step`, String(steps), String(count));
 }
 
 function predicate(exam) {

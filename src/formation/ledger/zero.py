@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from formation.ledger.formulas import LN2
+LN2 = float.fromhex("0x1.62e42fefa39efp-1")
 
 
 class Kind(StrEnum):
