@@ -101,6 +101,8 @@ def changed(field: Field, value: Any) -> Any:
     """Another value of the field's type that its line may hold; the least change where that has a meaning"""
     if field.dtype == "sha256":
         return value[:-1] + ("0" if value[-1] != "0" else "1")
+    if field.dtype == "text":
+        return "POSITIVE" if value != "POSITIVE" else "UNDERFLOW of float16"
     if field.dtype == "f32[]":
         values = np.frombuffer(base64.b64decode(value), "<f4").copy()
         values[-1] = np.nextafter(values[-1], np.float32(np.inf))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,9 +17,7 @@ from audit.sealed_runs import MEMORY, check, places, sealed
 from formation.audit import AuditReport, audit, audit_together, reexecute
 from formation.audit.examination import Auditor, Examination
 from formation.audit.weights import Weights, WeightStream
-from formation.cli.main import main
 from formation.errors import BudgetError, EnvironmentFault, EvidenceError, FormationError, UsageError
-from formation.evidence import envelope
 from formation.evidence.keys import PrivateKey
 from formation.ledger.anchor import Fork
 from formation.ledger.lines import layer_of
@@ -148,18 +145,17 @@ def test_as_many_bytes_are_read_for_three_as_for_one(folder: Path, tmp_path: Pat
     assert streams[-1].budget_bytes < expected
 
 
-@pytest.mark.parametrize("count", [1, 2])
-def test_as_many_go_together_as_the_budget_holds(bundles: list[Path], folder: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+def test_as_many_go_together_as_the_budget_holds(bundles: list[Path], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = reexecute.plan
 
     def tight(due: Sequence[Examination], auditor: Auditor) -> object:
-        if len(due) > count:
+        if len(due) > 2:
             raise BudgetError("memory budget: too many for it")
         return plan(due, auditor)
 
     monkeypatch.setattr(reexecute, "plan", tight)
     found = together(bundles, folder, full=True)
-    assert [count] * 4 == [shared_by(each) for each in found]
+    assert [2] * 4 == [shared_by(each) for each in found]
     assert [True] * 4 == [each.passed for each in found]
 
 
@@ -263,50 +259,3 @@ def test_what_can_be_asked_of_none_is_refused_at_once(bundles: list[Path], folde
     for what in ({"cells": 1, "full": True}, {"full": True, "seed_from": "x"}):
         with pytest.raises(UsageError):
             audit_together(bundles, folder, **what)
-
-
-# ---- the command
-
-
-def test_the_command_writes_a_result_for_each(
-    bundles: list[Path], folder: Path, tmp_path: Path, key: PrivateKey, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    forger = Forger(bundles[0], tmp_path / "forged.ofb", key)
-    forger.row(3, 2, one_ulp(0))
-    forged, honest = forger.finish(), Path(shutil.copytree(bundles[2], tmp_path / "honest.ofb"))
-    command = ["audit", str(forged), str(honest), "--checkpoint", str(folder), "--full", "--memory", MEMORY]
-    assert 1 == main(command)
-    told = capsys.readouterr().out
-    assert "audits         1 passed, 1 FAILED" in told and "for 2 bundles together" in told
-    assert told.index(str(forged)) < told.index("FAILED") < told.index(f"{honest}\n")
-    outcomes = [envelope.read((each / "audit.json").read_bytes(), envelope.AUDIT).statement.predicate["outcome"] for each in (forged, honest)]
-    assert ["failed", "passed"] == outcomes
-    together = {each: (each / "audit.json").read_bytes() for each in (forged, honest)}
-    for each in (forged, honest):
-        assert (1 if each == forged else 0) == main(["audit", str(each), *command[3:]])
-        assert together[each] == (each / "audit.json").read_bytes()
-
-
-def test_the_command_names_what_it_refuses_and_goes_on(
-    bundles: list[Path], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    honest = Path(shutil.copytree(bundles[2], tmp_path / "honest.ofb"))
-    command = ["audit", str(tmp_path / "none.ofb"), str(honest), "--checkpoint", str(folder), "--column", "0", "--memory", MEMORY]
-    assert 3 == main(command)
-    told = capsys.readouterr().out
-    assert "audit          REFUSED: " in told and "audits         1 passed, 1 REFUSED" in told
-    assert 3 == main([*command, "--json"])
-    refused, passed = json.loads(capsys.readouterr().out)["audits"]
-    assert ("refused", "passed") == (refused["outcome"], passed["outcome"])
-    assert (str(tmp_path / "none.ofb"), str(honest)) == (refused["bundle"], passed["bundle"])
-
-
-@pytest.mark.parametrize("more", [["--out", "x.json"], ["AGAIN"]], ids=["one file for two", "the same twice"])
-def test_a_wrong_call_exits_2(bundles: list[Path], folder: Path, more: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    more = [str(bundles[0]) if word == "AGAIN" else word for word in more]
-    assert 2 == main(["audit", str(bundles[0]), str(bundles[1]), *more, "--checkpoint", str(folder), "--full"])
-    captured = capsys.readouterr()
-    assert "expected" in captured.err and "passed" not in captured.out
-    assert not (bundles[1] / "audit.json").exists()

@@ -16,6 +16,7 @@ from formation.certify.forgery import Scene
 from formation.certify.judge import Judge
 from formation.evidence import keys
 from formation.evidence.keys import PrivateKey
+from formation.ledger.anchor import Fork
 from formation.run.order import Order
 from formation.run.sample import Sample
 from recorded_runs import IDS
@@ -39,6 +40,14 @@ def recorded(k25_folder: Path, key: PrivateKey, tmp_path_factory: pytest.TempPat
     """A small model's run, sampled at temperature 0.7"""
     out = tmp_path_factory.mktemp("recorded") / "run.ofb"
     return sealed(k25_folder, out, key, order=Order(IDS, 4, Sample(0.7, seed=5)))
+
+
+@pytest.fixture(scope="session")
+def forked(k25_folder: Path, key: PrivateKey, tmp_path_factory: pytest.TempPathFactory) -> Judge:
+    """A small model's run that departs from another, two of its four tokens given"""
+    out = tmp_path_factory.mktemp("forked") / "run.ofb"
+    order = Order(IDS, 4, Sample(0.7, seed=5), stop=(257,), fork=Fork("ab" * 32, 3, (65, 66)))
+    return Judge(Scene(read_bundle(sealed(k25_folder, out, key, order=order))))
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,8 @@ from fractions import Fraction
 import pytest
 from tools import attack_list
 
-from formation.certify import matrix, on_scored, suite
+from formation.certify import matrix, on_forks, on_scored, suite
+from formation.certify.attack import Group
 from formation.certify.forgery import LEDGER
 from formation.certify.judge import Judge
 from formation.certify.matrix import Matrix
@@ -51,11 +52,19 @@ def test_the_retired_rule_of_the_heads_rounding_follows_from_formulas(chosen: fl
 @pytest.mark.parametrize("name", ["scored", "drawn"])
 def test_what_is_said_of_given_tokens_is_refused_by_one_check_and_passes_without_it(judges: Mapping[str, Judge], name: str) -> None:
     """But for the census: without it nobody knows which lines are due"""
+    check_one_refuses_each(on_scored.GROUP, judges[name])
+
+
+def test_what_is_said_of_forced_tokens_is_refused_by_one_check_and_passes_without_it(forked: Judge) -> None:
+    check_one_refuses_each(on_forks.GROUP, forked)
+
+
+def check_one_refuses_each(group: Group, judge: Judge) -> None:
     needed = {}
-    for attack in on_scored.GROUP.attacks:
-        outcome = suite.make(attack, judges[name])
+    for attack in group.attacks:
+        outcome = suite.make(attack, judge)
         if outcome.state != suite.NOT_APPLICABLE:
             assert attack.expected == outcome.observed
-            needed[attack] = [check.name for check in matrix.killed_by(attack, judges[name])]
+            needed[attack] = [check.name for check in matrix.killed_by(attack, judge)]
     assert {"anchor", "sampler", "census"} == {attack.expected for attack in needed}
-    assert all([attack.expected] == checks for attack, checks in needed.items() if attack.expected != "census")
+    assert {} == {a.name: checks for a, checks in needed.items() if a.expected != "census" and [a.expected] != checks}

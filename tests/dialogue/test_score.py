@@ -23,7 +23,7 @@ from formation.dialogue.side import Manner, Turn
 from formation.dialogue.taught import Speaker, speaker_of, taught
 from formation.dialogue.transcript import PROMPT, Message, Transcript
 from formation.errors import UsageError
-from formation.ledger import start
+from formation.ledger import accounts, start
 from formation.run.generate import Engine, Step
 from formation.samples import folder
 from recorded_runs import Cut, contents
@@ -171,6 +171,45 @@ def test_both_sides_are_scored_into_a_table_a_summary_and_a_bundle_each(
         assert found.ids == start.read_anchor(bundle).prompt_ids
         assert 0 == main(["verify", str(bundle), "--allow-unknown-signer"])
         assert ("ab"[side] + ".ofb", "passed") == (summary["bundle"], summary["parity"])
+
+
+def test_sides_with_one_checkpoint_share_a_pass_and_have_the_bundles_that_each_has_alone(
+    usual: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alone = {"a.ofb": "lamp", "b.ofb": "owl"}
+    for name in alone.values():
+        assert 0 == main([*usual[:-1], str(tmp_path / name), *as_(name)])
+    assert 0 == main([*usual, *as_("owl"), *as_("lamp")])
+    rows = [json.loads(line) for line in (tmp_path / "out" / "tokens.jsonl").read_text().splitlines()]
+    for bundle, name in alone.items():
+        together = tmp_path / "out" / bundle
+        assert contents(tmp_path / name / bundle) == contents(together)
+        own = [json.loads(line) for line in (tmp_path / name / "tokens.jsonl").read_text().splitlines()]
+        assert own == [row for row in rows if row["side"] == name]
+        assert {2} == {line["shared_by"] for line in accounts.read(together)}
+
+
+def test_a_side_that_is_there_and_one_that_was_cut_off_are_gone_on_with_alone(
+    usual: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = [*as_("owl"), *as_("lamp"), "--parity", "none"]
+    assert 0 == main([*usual[:-1], str(tmp_path / "straight"), *both])
+    take, seen = score.Chances.__call__, []
+
+    def cut(self: score.Chances, step: Step) -> None:
+        seen.append(step)
+        if len(seen) == 5:
+            raise Cut
+        take(self, step)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(score.Chances, "__call__", cut)
+        with pytest.raises(Cut):
+            main([*usual, *both])
+    assert 0 == main([*usual, *both, "--resume"])
+    for bundle in ("a.ofb", "b.ofb"):
+        assert contents(tmp_path / "straight" / bundle) == contents(tmp_path / "out" / bundle)
+    assert (tmp_path / "straight" / "tokens.jsonl").read_bytes() == (tmp_path / "out" / "tokens.jsonl").read_bytes()
 
 
 def test_the_chance_of_the_token_that_came_is_its_probability(usual: list[str], tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from formation.evidence.checks import CHECKS, Check
 from formation.evidence.container import Contents
 from formation.evidence.keys import PublicKey
 from formation.evidence.report import FAILED, PASSED, Finding
-from formation.ledger.anchor import Anchor
+from formation.ledger.anchor import Anchor, Fork
 
 Matrix = Mapping[str, list[str]]  # check -> attacks that get through without it
 
@@ -58,7 +58,7 @@ def anchor(e: Without) -> None:
     e.anchor = Anchor(
         tuple(value["prompt"]["ids"]), value["prompt"]["text"], value["checkpoint"]["sha256"], value["checkpoint"]["tensor_table_root"],
         value["contract"]["name"], value["contract"]["digest"], value["sampler"], value["stop"]["tokens"], tuple(value["stop"]["ids"]),
-        value["nonce"],
+        value["nonce"], Fork(**value["fork"] | {"forced": tuple(value["fork"]["forced"])}) if "fork" in value else None,
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from formation.certify import (
     on_container,
     on_documents,
+    on_forks,
     on_ledger,
     on_norms,
     on_routing,
@@ -25,7 +26,7 @@ from formation.evidence.certification import NOT_APPLICABLE, REFUSED, THROUGH
 
 GROUPS = (
     on_container.GROUP, on_text.GROUP, on_signature.GROUP, on_ledger.GROUP, on_values.GROUP, on_routing.GROUP, on_norms.GROUP,
-    on_scored.GROUP, on_documents.GROUP, on_verdicts.GROUP, on_verdicts.RECEIPTS, on_verifier.GROUP,
+    on_scored.GROUP, on_forks.GROUP, on_documents.GROUP, on_verdicts.GROUP, on_verdicts.RECEIPTS, on_verifier.GROUP,
 )  # fmt: skip
 ATTACKS: tuple[Attack, ...] = tuple(attack for group in GROUPS for attack in group.attacks)
 

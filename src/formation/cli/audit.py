@@ -77,13 +77,17 @@ def check(args: argparse.Namespace) -> None:
 
 
 def written(args: argparse.Namespace, bundle: Path, report: AuditReport) -> Audited:
-    """Its result at once, so that none is lost if a later pass fails"""
+    """Its result at once, so that none is lost if a later pass fails; where it cannot be written the audit still says what it found."""
     from formation.audit.seal import write_audit
+    from formation.errors import FormationError
     from formation.evidence import keys
 
     path = args.out or (bundle / "audit.json" if report.attestation_sha256 else None)
-    if path:
-        write_audit(report, path, keys.load_or_create(args.key) if report.attestation_sha256 else None)
+    try:
+        if path:
+            write_audit(report, path, keys.load_or_create(args.key) if report.attestation_sha256 else None)
+    except FormationError as error:
+        return Audited(bundle, report, None, error)
     return Audited(bundle, report, path)
 
 
@@ -92,11 +96,12 @@ def written(args: argparse.Namespace, bundle: Path, report: AuditReport) -> Audi
 
 @dataclass(frozen=True)
 class Audited:
-    """One bundle, and where its result went."""
+    """One bundle, and where its result went, or why nowhere."""
 
     bundle: Path
     report: AuditReport
     path: Path | None
+    fault: FormationError | None = None
 
     @property
     def outcome(self) -> str:
@@ -104,13 +109,23 @@ class Audited:
 
     @property
     def exit_code(self) -> int:
-        return 0 if self.report.passed else 1
+        return 1 if not self.report.passed else self.fault.exit_code if self.fault else 0
 
     def lines(self) -> list[str]:
-        return lines(self.report, self.path)
+        return [*lines(self.report, self.path), *([f"NOT WRITTEN    {self.fault}"] if self.fault else [])]
 
     def facts(self) -> dict[str, Any]:
-        return facts(self.report, self.path)
+        report = self.report
+        head = {"run_id": report.run_id, "tree_size": report.tree_size, "tree_root": report.tree_root, "signer": report.signer}
+        cost = {"bytes_read": report.bytes_read, "seconds": report.seconds, "shared_by": report.shared_by}
+        return {
+            "outcome": self.outcome,
+            **head,
+            **report.result(),
+            **cost,
+            "written": str(self.path or ""),
+            **({"not_written": str(self.fault)} if self.fault else {}),
+        }
 
 
 @dataclass(frozen=True)
@@ -145,13 +160,6 @@ def closing_lines(done: Sequence[Audited | Refused]) -> list[str]:
     counts = Counter(each.outcome for each in done)
     told = ", ".join(f"{counts[outcome]} {shown}" for outcome, shown in SHOWN.items() if counts[outcome])
     return [*([f"audits         {told}"] if len(done) > 1 else []), HONESTY]
-
-
-def facts(report: AuditReport, path: Path | None) -> dict[str, Any]:
-    outcome = "passed" if report.passed else "failed"
-    head = {"run_id": report.run_id, "tree_size": report.tree_size, "tree_root": report.tree_root, "signer": report.signer}
-    cost = {"bytes_read": report.bytes_read, "seconds": report.seconds, "shared_by": report.shared_by}
-    return {"outcome": outcome, **head, **report.result(), **cost, "written": str(path or "")}
 
 
 def lines(report: AuditReport, path: Path | None) -> list[str]:

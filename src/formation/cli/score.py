@@ -11,6 +11,7 @@ import argparse
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,12 +78,10 @@ def run(args: argparse.Namespace) -> int:
     if not args.resume:
         check_new(args.out, asked)
     found: list[dict[str, Any]] = []
-    scored: list[Scored] = []
-    for each in asked:
-        scored.append(score_one(args, each))
-        sealed = seal(scored[-1].folder, key)
-        facts = {"bundle": scored[-1].folder.name, "digest": sealed.digest, "signer": sealed.fingerprint}
-        found.append(score.document(scored[-1]) | facts)
+    scored = [each for _, sides in groupby(asked, lambda side: side.checkpoint.path.resolve()) for each in score_sides(args, list(sides))]
+    for each in scored:
+        sealed = seal(each.folder, key)
+        found.append(score.document(each) | {"bundle": each.folder.name, "digest": sealed.digest, "signer": sealed.fingerprint})
     files.write_whole(args.out / TOKENS, "".join(f"{json.dumps(line)}\n" for line in table(scored)).encode())
     files.write_whole(args.out / SUMMARY, (json.dumps({"sides": found}, indent=1) + "\n").encode())
     if args.json:
@@ -133,20 +132,22 @@ def bundle_of(asked: Asked) -> str:
     return f"{'ab'[asked.side]}.ofb"
 
 
-def score_one(args: argparse.Namespace, asked: Asked) -> Scored:
+def score_sides(args: argparse.Namespace, asked: Sequence[Asked]) -> list[Scored]:
+    """Of one checkpoint, whose weights are read once for all of them"""
     from formation.cli.speech import LiveText
-    from formation.dialogue.score import score
+    from formation.dialogue.score import Wanted, score_together
     from formation.ledger.progress import Watch
     from formation.recording import Means
 
-    say(harmless(plan_line(asked)))
-    with LiveText(sum(end - begin for begin, end in asked.taught.spans), echo=False) as live:
+    for place, each in enumerate(asked):
+        say(harmless(plan_line(each, beside=place > 0)))
+    with LiveText(sum(end - begin for each in asked for begin, end in each.taught.spans), echo=False) as live:
         means = Means(args.memory, args.threads, parity=args.parity, progress=live.progress, on_step=lambda step: live.add(""))
-        watch = Watch(args.capture, "minimal", args.rows)
-        return score(asked.name, asked.checkpoint, asked.taught, asked.event, args.out / bundle_of(asked), watch, means)
+        sides = [Wanted(each.name, each.taught, each.event, args.out / bundle_of(each)) for each in asked]
+        return score_together(asked[0].checkpoint, sides, Watch(args.capture, "minimal", args.rows), means)
 
 
-def plan_line(asked: Asked) -> str:
+def plan_line(asked: Asked, *, beside: bool) -> str:
     """What the pass is, before it begins"""
     from formation.dialogue.score import LONG
     from formation.run.machine import show_bytes
@@ -155,9 +156,10 @@ def plan_line(asked: Asked) -> str:
     tokens = sum(end - begin for begin, end in taught.spans)
     limit = f"; beyond some {LONG} positions arithmetic is the limit, not reading" if positions > LONG else ""
     silent = f"; {len(taught.silent)} messages without a token are not scored" if taught.silent else ""
+    passes = "in the same pass if the budget holds both," if beside else "one pass of"
     size = show_bytes(asked.checkpoint.total_bytes)
     scored = f"{tokens} tokens in {len(taught.spans)} messages scored"
-    return f"{asked.name}: one pass of {positions} positions over {size} of weights, {scored}{limit}{silent}"
+    return f"{asked.name}: {passes} {positions} positions over {size} of weights, {scored}{limit}{silent}"
 
 
 # ---- what came of it

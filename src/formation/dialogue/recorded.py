@@ -19,7 +19,7 @@ def ensure(checkpoint: Checkpoint, orders: Sequence[Order], watch: Watch, outs: 
     something else."""
     missing, begun = [], []
     for order, out in zip(orders, outs, strict=True):
-        if not is_complete(out) and progress.read(out) is None:
+        if is_new(out):
             missing.append((order, out))
             continue
         check_same(checkpoint, order, out)
@@ -31,6 +31,10 @@ def ensure(checkpoint: Checkpoint, orders: Sequence[Order], watch: Watch, outs: 
         count = fit_together(checkpoint, [order for order, _ in missing], watch, means)
         now, missing = missing[:count], missing[count:]
         begin_together(checkpoint, [order for order, _ in now], watch, [out for _, out in now], means)
+
+
+def is_new(out: Path) -> bool:
+    return not is_complete(out) and progress.read(out) is None
 
 
 def is_complete(out: Path) -> bool:

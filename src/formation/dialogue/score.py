@@ -10,11 +10,12 @@ import math
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
 from formation.dialogue.chance import Count, count
-from formation.dialogue.recorded import ensure
+from formation.dialogue.recorded import ensure, is_new
 from formation.dialogue.taught import Speaker, Taught
 from formation.errors import UsageError
 from formation.evidence.bundle import Bundle
@@ -25,7 +26,7 @@ from formation.ledger.progress import Watch
 from formation.ledger.zero import LN2
 from formation.recording import Means
 from formation.run.generate import Step
-from formation.run.order import scoring
+from formation.run.order import Order, scoring
 from formation.weights.checkpoint import Checkpoint
 
 END_OF_TURN = "end of turn"
@@ -145,17 +146,43 @@ class Chances:
             self.say(step)
 
 
-def score(name: str, checkpoint: Checkpoint, taught: Taught, event: Event, out: Path, watch: Watch, means: Means) -> Scored:
-    """The pass recorded in the folder `out`, unsigned: begun, or gone on with where it was cut off. Raises as `recorded.ensure` does."""
-    order, chances = scoring(taught.ids, taught.spans), Chances(event, means.on_step)
-    ensure(checkpoint, [order], watch, [out], replace(means, on_step=chances))
+@dataclass(frozen=True)
+class Wanted:
+    """One side, and the folder that its pass is recorded in."""
+
+    name: str
+    taught: Taught
+    event: Event
+    out: Path
+
+    @property
+    def order(self) -> Order:
+        return scoring(self.taught.ids, self.taught.spans)
+
+
+def score_together(checkpoint: Checkpoint, sides: Sequence[Wanted], watch: Watch, means: Means) -> list[Scored]:
+    """Recorded, unsigned, in one pass over the weights, or in turns where the budget does not hold all; what was cut off is gone on with alone. Each
+    ledger has the bytes that it would have alone. Raises as `recorded.ensure` does."""
+    listening = [(side, Chances(side.event, means.on_step)) for side in sides]
+    new = [(side, chances) for side, chances in listening if is_new(side.out)]
+    for side, chances in listening:
+        if not is_new(side.out):
+            ensure(checkpoint, [side.order], watch, [side.out], replace(means, on_step=chances))
+    due = chain.from_iterable(repeat(chances, side.order.tokens) for side, chances in new)  # texts are scored one after the other
+    ensure(checkpoint, [side.order for side, _ in new], watch, [side.out for side, _ in new], replace(means, on_step=lambda step: next(due)(step)))
+    return [scored(checkpoint, side, chances, means) for side, chances in listening]
+
+
+def scored(checkpoint: Checkpoint, side: Wanted, chances: Chances, means: Means) -> Scored:
+    """From its closed ledger"""
+    order = side.order
     if len(chances.found) < order.tokens:  # those of before the cut are in no ledger: they are asked for again, in a pass that records nothing
-        chances = Chances(event, None)
+        chances = Chances(side.event, None)
         with means.engine(checkpoint) as engine:
             for step in engine.score(order.prompt_ids, list(order.steps)):
                 chances(step)
-    parity = files.read_document(out / "parity.json")["parity"]
-    return Scored(name, taught, event, tuple(rows_of(out, taught, chances.found)), out, start.read_anchor(out).run_id, parity)
+    parity, run_id = files.read_document(side.out / "parity.json")["parity"], start.read_anchor(side.out).run_id
+    return Scored(side.name, side.taught, side.event, tuple(rows_of(side.out, side.taught, chances.found)), side.out, run_id, parity)
 
 
 def rows_of(out: Path, taught: Taught, chances: Sequence[float]) -> Iterator[Row]:

@@ -178,7 +178,8 @@ def root_of(table: bytes) -> bytes:
 
 
 def leaves_of(block: bytes) -> list[bytes]:
-    return [merkle.leaf_hash(b"{" + row + b"}") for row in block[1:-1].split(BETWEEN)]
+    """As merkle.leaf_hash, without a call for each"""
+    return [sha256(b"\x00{" + row + b"}").digest() for row in block[1:-1].split(BETWEEN)]
 
 
 def blocks(table: bytes) -> Iterator[bytes]:
