@@ -30,7 +30,8 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path,
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, verb, fail)
-    with pytest.raises(EnvironmentFault, match=r"room on the disk for /.*/a\.json, got a full disk" if number != errno.EIO else r"expected to write /.*/a\.json, got "):
+    said = r"expected to write /.*/a\.json, got " if number == errno.EIO else r"room on the disk for /.*/a\.json, got a full disk"
+    with pytest.raises(EnvironmentFault, match=said):
         files.write_whole(path, b"new")
     assert b"old" == path.read_bytes()
     assert [path] == list(tmp_path.iterdir())
