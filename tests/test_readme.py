@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,8 @@ def test_the_ten_lines_of_the_readme_run() -> None:
 
 def test_every_command_of_the_readme_is_one() -> None:
     commands = re.findall(r"^    formation (\S+)(.*?)(?:#.*)?$", README, re.M)
-    assert {name for name, _ in commands} == {"inspect", "generate", "record", "show", "export", "explore", "verify", "publish", "audit", "doctor"}
+    known = {"inspect", "generate", "record", "show", "export", "explore", "verify", "publish", "audit", "doctor"}
+    assert {name for name, _ in commands} == known | {"bench", "certificate", "challenge", "claims", "fork"}
     for name, rest in commands:
-        arguments = re.findall(r'"[^"]*"|\S+', rest)
+        arguments = shlex.split(rest)
         assert build_parser().parse_args([name, *arguments]).command == name

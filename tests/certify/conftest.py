@@ -43,11 +43,11 @@ def recorded(k25_folder: Path, key: PrivateKey, tmp_path_factory: pytest.TempPat
 
 
 @pytest.fixture(scope="session")
-def forked(k25_folder: Path, key: PrivateKey, tmp_path_factory: pytest.TempPathFactory) -> Judge:
+def forked(k25_folder: Path, key: PrivateKey, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small model's run that departs from another, two of its four tokens given"""
     out = tmp_path_factory.mktemp("forked") / "run.ofb"
     order = Order(IDS, 4, Sample(0.7, seed=5), stop=(257,), fork=Fork("ab" * 32, 3, (65, 66)))
-    return Judge(Scene(read_bundle(sealed(k25_folder, out, key, order=order))))
+    return sealed(k25_folder, out, key, order=order)
 
 
 @pytest.fixture(scope="session")
@@ -58,9 +58,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
 
 
 @pytest.fixture(scope="session")
-def judges(folders: Mapping[str, Path], recorded: Path) -> Mapping[str, Judge]:
+def judges(folders: Mapping[str, Path], recorded: Path, forked: Path) -> Mapping[str, Judge]:
     """Of each bundle; its control has been verified"""
-    found = {name: Judge(Scene(read_bundle(path))) for name, path in {**folders, "recorded": recorded}.items()}
+    found = {name: Judge(Scene(read_bundle(path))) for name, path in {**folders, "recorded": recorded, "forked": forked}.items()}
     for judge in found.values():
         assert judge.verdict(judge.scene.forgery()).verified
     return found

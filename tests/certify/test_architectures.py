@@ -12,6 +12,7 @@ from audit.sealed_runs import sealed
 from formation.certify import certify, on_ledger, on_norms, on_routing, on_values, suite
 from formation.certify.on_weights import EVERY
 from formation.evidence.keys import PrivateKey
+from formation.ledger.fields import FIELDS
 from formation.ledger.progress import Watch
 from formation.model.catalog import ARCHITECTURES
 from formation.run.order import Order
@@ -21,7 +22,11 @@ OF_THE_MODEL = (on_ledger.GROUP, on_values.GROUP, on_routing.GROUP, on_norms.GRO
 CONFIGS: dict[str, Callable[..., dict[str, Any]]] = {"deepseek_v3": flat_config, "qwen3_next": qwen_config, "qwen3_moe": qwen3_config}
 KEYS: dict[str, dict[str, Any]] = {"qwen3_next": {"full_attention_interval": 2}}
 # attacks that have no object: in any of these runs, which are greedy, of few ids, and without writes among their rows; and in this model
-ALWAYS = {"draw of another generator", "draw outside its interval", "other filters", "one id spelled twice", "write that was not added"}
+SAMPLED = {f"derived value {field.name}" for field in FIELDS if (field.slot, field.tag) == ("sampler", "derived")} | {
+    "draw of another generator", "draw outside its interval", "other filters", "scores of another temperature", "token more likely than its interval",
+    "top masses rounded up", "truncated mass that is not the rest",
+}  # fmt: skip
+ALWAYS = SAMPLED | {"one id spelled twice", "write that was not added"}
 UNBIASED = {"a billion experts", "another bias", "gates from selection", "router logit that gives no such score"}
 NO_DELTA = {"lying state", "delta layer that remembers more than all", "shared gate beyond one"}
 LACKS = {

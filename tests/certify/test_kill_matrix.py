@@ -55,8 +55,8 @@ def test_what_is_said_of_given_tokens_is_refused_by_one_check_and_passes_without
     check_one_refuses_each(on_scored.GROUP, judges[name])
 
 
-def test_what_is_said_of_forced_tokens_is_refused_by_one_check_and_passes_without_it(forked: Judge) -> None:
-    check_one_refuses_each(on_forks.GROUP, forked)
+def test_what_is_said_of_forced_tokens_is_refused_by_one_check_and_passes_without_it(judges: Mapping[str, Judge]) -> None:
+    check_one_refuses_each(on_forks.GROUP, judges["forked"])
 
 
 def check_one_refuses_each(group: Group, judge: Judge) -> None:

@@ -289,6 +289,9 @@ class Step:
         """Of lm_head, from the line's measured values and from the values of the step's other lines"""
         surprisal = head["log_sum_exp"] - head["chosen_logit"]
         top = decoded(head["top_logits"])
+        powers = [math.exp(z - head["log_sum_exp"]) for z in top]
+        dtypes = {"float16": 25, "bfloat16": 134, "float32": 150, "float64": 1075}
+        prints_zero = [f"UNDERFLOW({dtype})" for dtype, bits in dtypes.items() if surprisal >= bits * LN2]
         parts = ("dla_attention", "dla_attention_rounding", "dla_mlp", "dla_mlp_rounding")
         dla = in_order([embed["dla"], *(layer[name] for layer in layers for name in parts)])
         first = len(layers)
@@ -298,6 +301,8 @@ class Step:
             "logprob": head["chosen_logit"] - head["log_sum_exp"], "surprisal_nats": surprisal, "surprisal_bits": surprisal / LN2,
             "entropy_nats": head["log_sum_exp"] - head["mean_logit"],
             "varentropy": head["mean_square_logit"] - head["mean_logit"] * head["mean_logit"], "top_margin": top[0] - top[1],
+            "top_masses": [near(math.fsum(powers[:count]), 1) for count in (1, 5, 20)],
+            "zero_kind": prints_zero[-1] if prints_zero else "POSITIVE",
             "arrival_layer": first if first < len(layers) else {"absent": "never"},
             **{f"direction_norm{infix}": self.length(infix) for infix in self.aims},
             "exact_logit": self.share("", self.cells[-1].after), "dla_logit": dla, "lm_head_rounding": head["chosen_logit"] - dla,

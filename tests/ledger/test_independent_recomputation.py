@@ -44,6 +44,8 @@ class Found:
 def agree(recorded: Any, computed: Any) -> bool:
     if isinstance(computed, Near):
         return abs(recorded - computed.value) <= computed.tolerance
+    if isinstance(computed, list) and any(isinstance(each, Near) for each in computed):
+        return len(recorded) == len(computed) and all(map(agree, recorded, computed))
     return type(recorded) is not bool and bool(recorded == computed)
 
 

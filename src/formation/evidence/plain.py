@@ -13,7 +13,7 @@ from formation.ledger.tables import RUN_ID, Absent, Column, Record
 INVISIBLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")  # control, format, surrogate, private, unassigned; separators of lines
 QUOTED = ("text", "bytes")  # columns of a model's making
 UNITS = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
-TAME = re.compile("[0-9A-Za-z][0-9A-Za-z_ ]*")
+TAME = re.compile("[0-9A-Za-z][0-9A-Za-z_ ()]*")
 
 
 def plain(value: Any) -> Any:
