@@ -236,6 +236,45 @@ def test_edges_of_the_tree_are_as_wide_as_their_tokens_are_probable(browser: Any
         assert 0 == page.page.evaluate("document.querySelectorAll('img, main script, #forks i').length")
 
 
+def a_fork(folder: Path, **tables: Any) -> bytes:
+    """The page of the dialogue with a fork's folder: two branches, one of which is the base's tokens again"""
+    base = {**node(2, "sampled", b" zero", 0.5, {**node(3, "sampled", b" caf", 1.0), "id": 2}), "id": 1}
+    other = {**node(2, "forced", HOSTILE.encode(), 0.25), "id": 3}
+    (folder / "what-if").mkdir()
+    (folder / "what-if" / "tree.json").write_text(json.dumps({"format": "formation-fork-tree/1", "root": undecided(1, base, other)}))
+    branches = [{"choice": "free", "sample": 0, "leaf": 2}, {"choice": HOSTILE, "sample": 0, "leaf": 3}]
+    far = {"choice": HOSTILE, "sample": 0, "offset": 1, "kl_nats": 2.5, "js_nats": 0.5}
+    near = {"choice": "free", "sample": 0, "offset": 1, "kl_nats": 0, "js_nats": 0}
+    (folder / "what-if" / "fork.json").write_text(json.dumps({"branches": branches, "divergences": [near, far], **tables}))
+    (folder / "talk.dlg").mkdir()
+    (folder / "talk.dlg" / events.NAME).write_bytes(the_log())
+    return made.packed(folder / "talk.dlg", forks=folder / "what-if").page
+
+
+def test_branches_are_drawn_token_by_token_and_share_the_selection_with_the_tree(browser: Any, tmp_path: Path) -> None:
+    for page in looked_at(browser, tmp_path, a_fork(tmp_path)):
+        found = rows(page.saved("branches", "CSV"))
+        assert [("1", "0", "0"), ("2", '"absent"', '"absent"'), ("1", "2.5", "0.5")] == [(row["token"], row["kl_nats"], row["js_nats"]) for row in found]
+        assert pytest.approx([1 / LN2] * 3) == [float(row["surprisal_bits"]) for row in found]
+        page.page.locator("#branches rect.pick").last.click(force=True)
+        assert "3" == page.fragment()["node"]
+        assert "token 1: surprisal 1.4427 bits, entropy 1.4427 bits, then KL 2.5000 nats and JS 0.50000 nats from the base" in page.text("#branches")
+        page.page.locator("#forks rect.pick").nth(1).click(force=True)
+        assert "free, sample 0, token 1" in page.text("#branches") and "KL 0 nats" in page.text("#branches")
+        assert 0 == page.page.evaluate("document.querySelectorAll('img, main script, #branches i').length")
+        assert "✓ Chain checked in this page" == page.text("#evidence .word")
+
+
+NO_TABLES = {"no branches": {"branches": {}}, "no object": {"divergences": [1]}, "another tree's leaf": {"branches": [{"choice": "x", "sample": 0, "leaf": 9}]}}
+
+
+@pytest.mark.parametrize("case", NO_TABLES)
+def test_tables_that_are_none_of_the_tree_are_said_to_be_so(browser: Any, tmp_path: Path, case: str) -> None:
+    for page in looked_at(browser, tmp_path, a_fork(tmp_path, **NO_TABLES[case])):
+        assert "The tables of the fork could not be read" in page.text("#branches")
+        assert "✓ Chain checked in this page" == page.text("#evidence .word")
+
+
 NO_TREES = {
     "a list": [],
     "an empty root": {"root": {}},

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", metavar="NAME.ofb", type=Path, help="a recorded bundle, a folder or a ZIP; or what dialogue or score made")
     parser.add_argument("--with", dest="other", type=Path, metavar="B.ofb", help="another recorded bundle, to compare with in the same page")
     parser.add_argument("--claims", type=Path, metavar="FILE", help="of a dialogue: the object that formation claims --json gives")
-    parser.add_argument("--forks", type=Path, metavar="FILE", help="of a dialogue: the tree.json that formation fork made")
+    parser.add_argument("--forks", type=Path, metavar="FOLDER", help="of a dialogue: what formation fork made, or its tree.json alone")
     parser.add_argument("--out", type=Path, metavar="FILE", help=f"where to write the page (default: {OUT})")
     parser.add_argument("--serve", action="store_true", help="serve the page on 127.0.0.1 instead, until Ctrl-C")
     parser.add_argument("--port", type=_port, metavar="N", help=f"of --serve (default: {PORT}; 0: any that is free)")

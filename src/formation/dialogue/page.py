@@ -4,7 +4,7 @@
     formation explore scored          every token of tokens.jsonl, which the page holds against the signed ledgers of a.ofb and b.ofb
 
 Nothing is computed here: the page (explorer/static/dialogue/) reads these bytes itself, and asks no network for anything. With them may come what
-`formation claims --json` found, and the tree of `formation fork`.
+`formation claims --json` found, and what `formation fork` left in its folder, or its tree alone.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from formation.ledger import merkle, reader
 from formation.ledger.values import PHRASES
 from formation.ledger.zero import Kind
 
-TOKENS, SUMMARY, CLAIMS, FORKS = "tokens.jsonl", "summary.json", "claims.json", "forks.json"  # as they are named in the page
+TOKENS, SUMMARY, CLAIMS, FORKS, BRANCHES = "tokens.jsonl", "summary.json", "claims.json", "forks.json", "branches.json"  # as they are named in the page
+TREE, TABLES = "tree.json", "fork.json"  # what formation fork left in its folder
 ENTRY, TABLE = "dialogue.js", "eventtable.js"
 DIALOGUE, SCORED = "dialogue", "scored"
 SIGNED = {"head": "tree-head.txt", "attestation": "attestation.json"}  # of a bundle, as they are named in the page behind a. or b.
@@ -55,7 +56,10 @@ def packed(path: Path, claims: Path | None = None, forks: Path | None = None) ->
             f"{path}: expected {events.NAME}, or {TOKENS} with {SUMMARY}, got neither", hint="formation dialogue and score make them"
         )
     files, dropped = of_dialogue(path) if kind == DIALOGUE else (of_scored(path), 0)
-    files |= {name: whole(given) for name, given in ((CLAIMS, claims), (FORKS, forks)) if given}
+    given = {CLAIMS: claims} if claims else {}
+    if forks:
+        given |= {FORKS: forks / TREE, BRANCHES: forks / TABLES} if forks.is_dir() else {FORKS: forks}
+    files |= {name: whole(file) for name, file in given.items()}
     if (size_bytes := sum(map(len, files.values()))) > view.MOST_BYTES:
         raise EnvironmentFault(f"{path}: expected at most {view.MOST_BYTES} bytes for one page, got {size_bytes}")
     folder = path if path.is_dir() else path.parent

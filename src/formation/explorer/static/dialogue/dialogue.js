@@ -4,6 +4,7 @@ import { element } from "../verify/elements.js";
 import { about, bundleName, embedded } from "../explore/embedded.js";
 import { followTheme, palette } from "../explore/palette.js";
 import { lazyFiles } from "../explore/stored.js";
+import { branchesOf, readBranches } from "./branches.js";
 import { Chosen, listenForKeys } from "./chosen.js";
 import { claims, readClaims } from "./claims.js";
 import { curves } from "./curves.js";
@@ -35,6 +36,7 @@ async function start() {
   const view = new View(name, talk, blobs);
   view.claims = await readClaims(blobs.get("claims.json"), talk);
   view.forks = await readForks(blobs.get("forks.json"));
+  view.branches = await readBranches(blobs.get("branches.json"), view.forks.nodes);
   view.selection.claims = view.claims.found;
   view.selection.read();
   await show(view);
@@ -87,7 +89,7 @@ async function show(view) {
   byId("run").replaceChildren(element("span.value", talk.names.join(" ↔ ")), element("span", ` · ${talk.messages.length} messages, ${tokens}`));
   const isLog = talk.kind === "dialogue";
   const views = [["glance", glance], ["said", reading], ["token", oneToken], ["curves", curves], ...(view.claims.given ? [["claims", claims]] : []),
-    ...(view.forks.given ? [["forks", forks]] : []), ...(isLog ? [["ending", ending], ["sides", sides]] : [["scores", scores]])];
+    ...(view.forks.given ? [["forks", forks]] : []), ...(view.branches.given ? [["branches", branchesOf]] : []), ...(isLog ? [["ending", ending], ["sides", sides]] : [["scores", scores]])];
   byId("views").replaceChildren(...views.map(([id]) => Object.assign(element(`div.place.place-${id}`), { id: `place-${id}` })));
   if (talk.broken || !talk.tokens.length) byId("views").prepend(element("p.broken", talk.broken ? `Shown as far as it can be read: ${talk.broken}` : NOTHING));
   for (const [id, make] of views) {

@@ -48,7 +48,7 @@ function flattened(root) {
     if (!isNode(node)) throw new TypeError(`node ${found.length}: expected a token of a tree, got something else`);
     if (found.length === MOST_NODES) throw new TypeError(`expected at most ${MOST_NODES} nodes, got more`);
     const place = found.length;
-    found.push({ ...plain(node), place, parent, depth, children: [] });
+    found.push({ ...plain(node), number: node.id, place, parent, depth, children: [] });
     if (parent >= 0) found[parent].children.push(place);
     for (const child of [...node.children].reverse()) due.push({ node: child, parent: place, depth: depth + 1 });
   }
@@ -67,9 +67,11 @@ const isProbability = (value) => typeof value === "number" && value >= 0 && valu
 /** As the views use it: numbers and text, or nothing */
 const plain = ({ side, message, token, kind, token_id: id, bytes, p, q, next }) => ({
   side, message, token, kind, id, text: kind === "undecided" ? "" : tokenText(bytes), p: kind === "undecided" ? NaN : p.probability, q: kind === "undecided" ? NaN : q.probability,
+  bits: kind === "undecided" ? NaN : bitsOf(-p.logprob_nats), entropyOfPlace: kind === "undecided" ? NaN : bitsOf(p.entropy_nats),
   zero: kind === "undecided" ? "" : String(p.zero), entropy: isObject(next) && typeof next.entropy_nats === "number" ? next.entropy_nats : NaN, top: isObject(next) && Array.isArray(next.top) ? next.top.filter(isLeader) : [],
 });
 
+const bitsOf = (nats) => (Number.isFinite(nats) ? nats / Math.LN2 : NaN);
 const isLeader = (value) => isObject(value) && typeof value.bytes === "string" && fromBase64(value.bytes) !== null && typeof value.logprob_nats === "number";
 
 export function forks(view) {

@@ -41,7 +41,7 @@ export class Proof {
     };
     const isLog = this.talk.kind === "dialogue";
     const found = isLog ? await checkLog(blobs.get("events.jsonl"), digests["events.jsonl"], dropped, progress) : await checkScoredTable(this.talk, blobs, digests, progress);
-    for (const name of ["claims.json", "forks.json"]) if (blobs.has(name)) found.checks.push(await sameBytes(name, blobs.get(name), digests[name]));
+    for (const name of ["claims.json", "forks.json", "branches.json"]) if (blobs.has(name)) found.checks.push(await sameBytes(name, blobs.get(name), digests[name]));
     const isGood = found.checks.every(({ state }) => state === "passed");
     const signed = isLog || !isGood ? null : await checkSigned(this.talk, blobs, rowOfFile(blobs), progress);
     found.checks.push(...(signed?.states ?? []));
