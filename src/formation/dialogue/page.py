@@ -23,7 +23,8 @@ from formation.ledger import merkle, reader
 from formation.ledger.values import PHRASES
 from formation.ledger.zero import Kind
 
-TOKENS, SUMMARY, CLAIMS, FORKS, BRANCHES = "tokens.jsonl", "summary.json", "claims.json", "forks.json", "branches.json"  # as they are named in the page
+TOKENS, SUMMARY = "tokens.jsonl", "summary.json"
+CLAIMS, FORKS, BRANCHES = "claims.json", "forks.json", "branches.json"  # as they are named in the page
 TREE, TABLES = "tree.json", "fork.json"  # what formation fork left in its folder
 ENTRY, TABLE = "dialogue.js", "eventtable.js"
 DIALOGUE, SCORED = "dialogue", "scored"
