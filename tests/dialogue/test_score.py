@@ -189,11 +189,8 @@ def test_sides_with_one_checkpoint_share_a_pass_and_have_the_bundles_that_each_h
         assert {2} == {line["shared_by"] for line in accounts.read(together)}
 
 
-def test_a_side_that_is_there_and_one_that_was_cut_off_are_gone_on_with_alone(
-    usual: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    both = [*as_("owl"), *as_("lamp"), "--parity", "none"]
-    assert 0 == main([*usual[:-1], str(tmp_path / "straight"), *both])
+def cut_off(asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A score that ends at its fifth token"""
     take, seen = score.Chances.__call__, []
 
     def cut(self: score.Chances, step: Step) -> None:
@@ -205,7 +202,15 @@ def test_a_side_that_is_there_and_one_that_was_cut_off_are_gone_on_with_alone(
     with monkeypatch.context() as patched:
         patched.setattr(score.Chances, "__call__", cut)
         with pytest.raises(Cut):
-            main([*usual, *both])
+            main(asked)
+
+
+def test_a_side_that_is_there_and_one_that_was_cut_off_are_gone_on_with_alone(
+    usual: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = [*as_("owl"), *as_("lamp"), "--parity", "none"]
+    assert 0 == main([*usual[:-1], str(tmp_path / "straight"), *both])
+    cut_off([*usual, *both], monkeypatch)
     assert 0 == main([*usual, *both, "--resume"])
     for bundle in ("a.ofb", "b.ofb"):
         assert contents(tmp_path / "straight" / bundle) == contents(tmp_path / "out" / bundle)
@@ -323,18 +328,7 @@ def test_a_text_of_several_tokens_is_counted_by_its_first_and_its_chance_told_wh
 def test_a_score_that_was_cut_off_goes_on_to_the_same_files(usual: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     straight = [*usual[:-1], str(tmp_path / "straight")]
     assert 0 == main([*straight, *as_("lamp"), "--parity", "none"])
-    take, seen = score.Chances.__call__, []
-
-    def cut(self: score.Chances, step: Step) -> None:
-        seen.append(step)
-        if len(seen) == 5:
-            raise Cut
-        take(self, step)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(score.Chances, "__call__", cut)
-        with pytest.raises(Cut):
-            main([*usual, *as_("lamp"), "--parity", "none"])
+    cut_off([*usual, *as_("lamp"), "--parity", "none"], monkeypatch)
     assert 3 == main([*usual, *as_("lamp"), "--parity", "none"])  # something is there
     assert 0 == main([*usual, *as_("lamp"), "--parity", "none", "--resume"])
     assert contents(tmp_path / "straight" / "a.ofb") == contents(tmp_path / "out" / "a.ofb")
