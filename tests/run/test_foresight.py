@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import formation
+from formation.run.foresight import Luck
 from formation.run.generate import Engine
+from formation.weights.layout import Key
+from formation.weights.stream import WeightStream
 from small_models import qwen_config, small_checkpoint, small_config
 
 IDS, NEW = (5, 17, 2, 40, 9), 12
@@ -61,3 +65,25 @@ def test_the_layer_before_foretells_what_the_router_would_choose_from_the_same_r
         with engine._executor.stream.use(("layer", layer)) as tensors:
             for row, chosen in zip(seen["u"], seen["c"], strict=True):
                 assert set(chosen.tolist()) == set(engine.model.likely_experts(layer, row[None], tensors, threads=1))
+
+
+def test_a_place_that_was_wrong_more_often_than_right_is_not_guessed_until_it_would_have_been_right_again():
+    luck = Luck()
+    assert luck.allows(3, 1, 0)
+    luck.learn(3, 1, {0: 17, 2: 5}, [17, 20])
+    assert luck.allows(3, 1, 0)
+    assert not luck.allows(3, 1, 2)
+    luck.learn(3, 1, {2: 20}, [17, 20])
+    assert luck.allows(3, 1, 2)
+    assert luck.allows(4, 1, 2)
+    assert luck.allows(3, 2, 2)
+
+
+def test_experts_that_come_in_any_order_are_added_in_ascending_order(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    def last_first(stream: WeightStream, keys: Iterable[Key]) -> Key:
+        return list(keys)[-1]
+
+    without, _ = run(folder, "24MiB", guess=False)
+    monkeypatch.setattr(WeightStream, "first_there", last_first)
+    backwards, _ = run(folder, "24MiB", guess=False)
+    assert without == backwards

@@ -78,11 +78,28 @@ def test_a_small_budget_reads_the_rest_again_for_every_token() -> None:
     assert plan.bytes_per_token == K25_SIZES.experts_per_token + K25_SIZES.always - plan.resident_bytes
 
 
-def test_with_capture_the_head_is_the_first_part_to_stay() -> None:
-    without, captured = (make_plan(K25, K25_SIZES, parse_bytes("12GiB"), 1024, 1, capture) for capture in (0, 200_000_000))
-    assert ("head",) not in without.resident
-    assert ("head",) in captured.resident
-    assert captured.bytes_per_token - without.bytes_per_token < 200_000_000 + max(K25_SIZES.layers)
+@pytest.mark.parametrize("capture", [0, 200_000_000])
+def test_the_head_and_the_dense_layer_are_the_first_parts_to_stay(capture: int) -> None:
+    plan = make_plan(K25, K25_SIZES, parse_bytes("5GiB"), 1024, 1, capture)
+    assert {("head",), ("layer", 0)} <= set(plan.resident)
+
+
+@pytest.mark.parametrize("memory", ["6GiB", "10GiB", "14GiB", "18GiB", "20GiB"])
+def test_layers_that_are_read_again_lie_evenly_between_those_that_stay(memory: str) -> None:
+    plan = make_plan(K25, K25_SIZES, parse_bytes(memory), 1024)
+    kept = [("layer", layer) in plan.resident for layer in range(1, 61)]
+    share = sum(kept) / len(kept)
+    assert 0 < share < 1
+    for begin in range(len(kept)):
+        for end in range(begin + 1, len(kept) + 1):
+            assert sum(kept[begin:end]) == pytest.approx(share * (end - begin), abs=3)
+
+
+def test_a_part_that_would_pass_through_room_of_its_own_size_stays() -> None:
+    """With one part left over, what it passes through is as large as itself, and nothing else needs that room."""
+    all_but_one = sum(K25_SIZES.layers) + K25_SIZES.head - min(K25_SIZES.layers)
+    plan = make_plan(K25, K25_SIZES, all_but_one + 3 * 8 * max(K25_SIZES.experts.values()), 1)
+    assert len(plan.resident) == 61
 
 
 def test_a_prompt_reads_every_layer_once_and_the_union_of_its_experts() -> None:

@@ -92,3 +92,43 @@ def test_a_guess_takes_no_room_from_what_is_wanted(made):
             with stream.use(expert(e)) as tensors:
                 check(tensors, arrays)
         assert 0 == stream.take_accounting().unused_bytes
+
+
+def test_a_right_guess_that_is_still_being_read_goes_on_when_the_next_guesses_are_made(made):
+    checkpoint, arrays = made
+    disk = Disk()
+    disk.open.clear()
+    with new_stream(checkpoint, 10**7, disk, threads=1) as stream:
+        stream.guess([expert(0)])
+        until(lambda: stream._cache.reading)
+        stream.prefetch([expert(0)], first=True)  # chosen
+        stream.guess([expert(4)])
+        disk.open.set()
+        with stream.use(expert(0)) as tensors:
+            check(tensors, arrays)
+        account = stream.take_accounting()
+    assert account.guessed_bytes >= EXPERT_BYTES
+    assert 0 == account.guessed_unused_bytes
+
+
+def test_what_only_a_guess_reads_is_missing_until_somebody_has_used_it(made):
+    checkpoint, _ = made
+    disk = Disk()
+    with new_stream(checkpoint, 10**7, disk) as stream:
+        stream.guess([expert(3)])
+        until(lambda: disk.bytes >= EXPERT_BYTES and not stream._cache.reading)
+        assert {expert(3), expert(4)} == stream.missing([expert(3), expert(4)])
+        with stream.use(expert(3)):
+            pass
+        assert {expert(4)} == stream.missing([expert(3), expert(4)])
+
+
+def test_what_is_in_memory_comes_before_what_is_not(made):
+    checkpoint, _ = made
+    disk = Disk()
+    with new_stream(checkpoint, 10**7, disk) as stream:
+        assert expert(1) == stream.first_there([expert(1), expert(2), expert(3)])
+        with stream.use(expert(2)):
+            pass
+        assert expert(2) == stream.first_there([expert(1), expert(2), expert(3)])
+        assert 0 == stream.take_accounting().cache_uses

@@ -5,7 +5,7 @@ Combination order (contract rule 7): from the first chosen expert's gated write 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +16,11 @@ from formation.model.linear import Modules
 from formation.model.quantisation import Quantisation, Stored, plain
 from formation.model.taps import Probe, Site, Tap, require_finite
 
-# Asked for expert ids of a layer in ascending order, gives (id, its tensors) in that order, each valid until the next is asked for.
+# Asked for expert ids of a layer in ascending order, gives (id, its tensors) in whatever order they come, each valid until the next is asked for.
 Experts = Callable[[int, Sequence[int]], Iterator[tuple[int, Mapping[str, Tensor]]]]
+
+# Of some rows: their numbers, what their outputs [rows, D] are multiplied by (None: nothing), and these
+Output = tuple[I64, F32 | None, F32]
 
 
 @dataclass(frozen=True)
@@ -88,31 +91,51 @@ class MixtureOfExperts:
         return routing
 
     def __call__(self, h: F32, layer: int, positions: I64, use: Modules, experts: Experts, probe: Probe, chunk: int) -> F32:
-        """The MoE write of h [T, D]: every expert that any position chose is asked for once; at most `chunk` rows at a time."""
+        """The MoE write of h [T, D]: every expert that any position chose is asked for once; at most `chunk` rows at a time.
+
+        Each is computed when it comes, and added when its turn has come.
+        """
         routing = self.route(h, layer, positions, use, probe)
+        chosen = np.unique(routing.chosen).tolist()
+        arriving = experts(layer, chosen)
+        shared = list(self._of_shared(h, layer, positions, use, chunk)) if len(h) <= chunk else None  # while the others are read
         write, started = np.empty_like(h), np.zeros(len(h), np.uint8)
-        for expert, tensors in experts(layer, np.unique(routing.chosen).tolist()):
-            modules = Modules(tensors, f"{use.prefix}experts.{expert}.", use.threads)
-            here = routing.chosen == expert  # [T, K], at most one in a row
-            rows, gates = np.flatnonzero(here.any(axis=1)), routing.gates[here]  # [rows]
-            for part in chunks(len(rows), chunk):
-                output = self.expert(h[rows[part]], modules)  # [rows, D]
-                require_finite(Site(Tap.EXPERT_OUTPUT, layer, expert), positions[rows[part]], output)
-                probe(Site(Tap.EXPERT_OUTPUT, layer, expert), positions[rows[part]], output)
-                ops.accumulate(write, started, rows[part], output, gates[part], threads=use.threads)
-        if self.shared is not None:
-            self._add_shared(h, layer, positions, use, write, started, probe, chunk)
+
+        def add(outputs: Iterable[Output], expert: int = -1) -> None:
+            for rows, gates, output in outputs:
+                if expert < 0 and gates is not None:
+                    probe(Site(Tap.SHARED_GATE, layer), positions[rows], gates)
+                probe(Site(Tap.EXPERT_OUTPUT, layer, expert), positions[rows], output)
+                ops.accumulate(write, started, rows, output, gates, threads=use.threads)
+
+        early: dict[int, Iterable[Output]] = {}
+        turns = iter(chosen)
+        turn = next(turns, None)
+        for expert, tensors in arriving:
+            outputs = self._of_expert(h, layer, expert, positions, routing, Modules(tensors, f"{use.prefix}experts.{expert}.", use.threads), chunk)
+            early[expert] = outputs if expert == turn else list(outputs)
+            while turn in early:
+                add(early.pop(turn), turn)
+                turn = next(turns, None)
+        add(self._of_shared(h, layer, positions, use, chunk) if shared is None else shared)
         return write
 
-    def _add_shared(self, h: F32, layer: int, positions: I64, use: Modules, write: F32, started: np.ndarray, probe: Probe, chunk: int) -> None:
-        assert self.shared is not None
+    def _of_expert(
+        self, h: F32, layer: int, expert: int, positions: I64, routing: ops.Routing, use: Modules, chunk: int
+    ) -> Iterator[Output]:  # fmt: skip
+        here = routing.chosen == expert  # [T, K], at most one in a row
+        rows, gates = np.flatnonzero(here.any(axis=1)), routing.gates[here]  # [rows]
+        for part in chunks(len(rows), chunk):
+            output = self.expert(h[rows[part]], use)  # [rows, D]
+            require_finite(Site(Tap.EXPERT_OUTPUT, layer, expert), positions[rows[part]], output)
+            yield rows[part], gates[part], output
+
+    def _of_shared(self, h: F32, layer: int, positions: I64, use: Modules, chunk: int) -> Iterator[Output]:
+        if self.shared is None:
+            return
         for part in chunks(len(h), chunk):
             gates = ops.sigmoid(use.linear("shared_expert_gate", h[part])).reshape(-1) if self.shared_gated else None  # [rows]
-            if gates is not None:
-                probe(Site(Tap.SHARED_GATE, layer), positions[part], gates)
-            output = self.shared(h[part], use.under(self.shared_name))
-            probe(Site(Tap.EXPERT_OUTPUT, layer), positions[part], output)
-            ops.accumulate(write, started, np.arange(part.start, part.stop), output, gates, threads=use.threads)
+            yield np.arange(part.start, part.stop), gates, self.shared(h[part], use.under(self.shared_name))
 
 
 def chunks(count: int, size: int) -> Iterator[slice]:

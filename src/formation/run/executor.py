@@ -18,7 +18,7 @@ from formation.model.quantisation import non_finite
 from formation.model.sequences import Several, Split, places
 from formation.model.taps import Blind, Probe
 from formation.run.account import ReadLog
-from formation.run.foresight import MOST_ROWS, Foresight
+from formation.run.foresight import MOST_ROWS, Foresight, Luck
 from formation.run.plan import Plan
 from formation.weights.stream import WeightStream
 
@@ -67,9 +67,12 @@ class Executor:
         self._progress = progress
         self._names = stream.checkpoint.tensors
         self._embedding = model.part(("embedding",), self._names).names[0]
+        self._layers: list[Key] = [("layer", layer) for layer in range(model.shape.layers)]
         self.resident = frozenset(plan.resident)
         self._to_pin = set(plan.resident)
         self._guess = guess
+        self._few = False  # rows in the pass
+        self._luck = Luck()
         self._foresight: Foresight | None = None  # of the pass
         if guess:
             stream.pin(plan.routers)
@@ -80,13 +83,13 @@ class Executor:
         With rows 0 only the caches are filled. The head stays in use until `hold_head` is closed, if there is one.
         """
         began = time.monotonic()
-        x, places, probe = self._through(parts, began, only_caches=not rows)
+        next_step = self._layers if rows == 1 else ()
+        x, places, probe = self._through(parts, began, [("head",), *next_step] if rows else ())
         logits = np.empty((0, self.model.shape.vocabulary), np.float32)
         if rows:
             self._report("head", self.model.shape.layers, len(x), began)
             with ExitStack() as here:
                 tensors = (hold_head or here).enter_context(self._use(("head",)))
-                self.stream.prefetch([("layer", 0)])  # of the next step
                 last = np.concatenate([np.arange(end - rows, end) for end in _ends(parts)])
                 logits = self.model.head(x[last], places[last], tensors, probe, threads=self.threads)
         self._report("done", self.model.shape.layers, len(x), began)
@@ -96,7 +99,7 @@ class Executor:
         """Logits [vocabulary] of each of the `wanted` positions, ascending, of each stretch: no more than HEAD_ROWS of them at a time in memory. The
         head is in use until the last is taken."""
         began = time.monotonic()
-        x, places, _ = self._through(parts, began)
+        x, places, _ = self._through(parts, began, [("head",)])
         begins = [end - len(part.ids) - part.first for part, end in zip(parts, _ends(parts), strict=True)]
         rows = [begin + position for begin, positions in zip(begins, wanted, strict=True) for position in positions]
         self._report("head", self.model.shape.layers, len(x), began)
@@ -106,39 +109,48 @@ class Executor:
                 yield from self.model.head(x[some], places[some], tensors, Blind(), threads=self.threads)
         self._report("done", self.model.shape.layers, len(x), began)
 
-    def _through(self, parts: Sequence[Stretch], began: float, *, only_caches: bool = False) -> tuple[F32, I64, Probe]:
-        """All layers: x [T, D], the places of its rows, and the probe of the pass"""
+    def _through(self, parts: Sequence[Stretch], began: float, after: Sequence[Key]) -> tuple[F32, I64, Probe]:
+        """All layers: x [T, D], the places of its rows, and the probe of the pass. `after` is what will be needed after them."""
         ids = [i for part in parts for i in part.ids]
         where = np.concatenate([places(number, part.first, len(part.ids)) for number, part in enumerate(parts)])
         probe = parts[0].probe if len(parts) == 1 else Split([part.probe for part in parts])
-        self._foresight = Foresight(self.model, self.stream, probe, threads=self.threads) if self._guess and len(ids) <= MOST_ROWS else None
-        probe, last = self._foresight or probe, self.model.shape.layers - 1
+        self._few = len(ids) <= MOST_ROWS
+        self._foresight = Foresight(self.model, self.stream, probe, self._luck, threads=self.threads) if self._guess and self._few else None
+        probe = self._foresight or probe
         x = self.model.embed(self.reads.rows(self._embedding, ids), where, probe)
         for layer in range(self.model.shape.layers):
             self._report("layer", layer, len(ids), began)
             cache = parts[0].caches[layer] if len(parts) == 1 else Several([part.caches[layer] for part in parts])
-            x = self._layer(layer, x, where, cache, probe, last=layer == last and only_caches)
+            x = self._layer(layer, x, where, cache, probe, after)
         return x, where, probe
 
-    def _layer(self, layer: int, x: F32, positions: np.ndarray, cache: Any, probe: Probe, *, last: bool) -> F32:
+    def _layer(self, layer: int, x: F32, positions: np.ndarray, cache: Any, probe: Probe, after: Sequence[Key]) -> F32:
         with self._use(("layer", layer)) as tensors:
-            self.stream.prefetch(self._after(layer, last))
+            self.stream.prefetch(self._ahead(layer, after))
             return self.model.layer(layer, x, positions, cache, tensors, self._experts, probe, threads=self.threads, chunk=self.chunk)
 
-    def _after(self, layer: int, last: bool) -> list[Key]:
-        """Always-needed parts to read while this layer computes."""
-        if last:
-            return []
-        return [("layer", layer + 1) if layer + 1 < self.model.shape.layers else ("head",)]
+    def _ahead(self, layer: int, after: Sequence[Key]) -> list[Key]:
+        """Always-needed parts to read while this layer computes: of those that come after it, and do not stay in memory, as many as the plan has
+        room for beside it."""
+        here, *rest = self._layers[layer:]
+        return [key for key in (*rest, *after) if self._passes(key)][: 1 if self._passes(here) else 2]
+
+    def _passes(self, key: Key) -> bool:
+        return key not in self.resident or key in self._to_pin
 
     def _experts(self, layer: int, chosen: Sequence[int]) -> Iterator[tuple[int, Mapping[str, Tensor]]]:
-        keys = [("expert", layer, expert) for expert in chosen]
+        """Asks for all of them at once; gives first what is in memory, where few rows wait for what comes later."""
+        keys = {("expert", layer, expert): expert for expert in chosen}
         self.stream.prefetch(keys, first=True)
         if self._foresight and self.stream.reading:  # what is all in memory needs no guess
-            self._foresight.look(layer)
-        for expert, key in zip(chosen, keys, strict=True):
+            self._foresight.look(layer, chosen)
+        return self._arriving(keys)
+
+    def _arriving(self, keys: dict[Key, int]) -> Iterator[tuple[int, Mapping[str, Tensor]]]:
+        while keys:
+            key = self.stream.first_there(keys) if self._few else next(iter(keys))
             with self._use(key) as tensors:
-                yield expert, tensors
+                yield keys.pop(key), tensors
 
     @contextmanager
     def _use(self, key: Key) -> Iterator[Mapping[str, Tensor]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,6 +15,7 @@ from formation.weights.layout import Unit, slot_bytes
 from formation.weights.rows import row_buffer_bytes
 
 LARGEST_CHUNK = 256  # rows computed together; the bits do not depend on it
+GOLDEN = (5**0.5 - 1) / 2
 ROUTER_SHARE = 20  # one part in so many of the budget may hold routers of layers that do not stay: experts are guessed with them
 
 Parts = Mapping[Key, Part]
@@ -138,8 +140,8 @@ class Plan:
 def make_plan(
     model: Model, sizes: Sizes, budget: int, positions: int, logit_rows: int = 1, capture: int = 0, *, lengths: Sequence[int] = ()
 ) -> Plan:  # fmt: skip
-    """Raises BudgetError, saying how much is needed and for what, when the run cannot fit. `capture` bytes are a probe's, who then also looks
-    at rows through the head: it is the first part to stay. `lengths` are those of several sequences, where `positions` is their sum."""
+    """Raises BudgetError, saying how much is needed and for what, when the run cannot fit. `capture` bytes are a probe's.
+    `lengths` are those of several sequences, where `positions` is their sum."""
     kept = [[model.cache_bytes(layer, n) for layer in range(model.shape.layers)] for n in lengths or [positions]]
     cache, states = sum(map(sum, kept)), sum(layers[layer] for layers in kept for layer in delta_layers(model))
     floor = _least_weights(sizes)
@@ -153,7 +155,7 @@ def make_plan(
             + (f", capture {show_bytes(capture)}" if capture else ""),
             hint=f"give --memory {_rounded_up(needed)} or more, or fewer positions",
         )
-    resident, transient = _residents(sizes, budget - cache - activations - capture, head_first=capture > 0)
+    resident, transient = _residents(sizes, budget - cache - activations - capture)
     stays = sum(_size(sizes, key) for key in resident)
     plan = Plan(sizes, budget, positions, chunk, cache, states, activations, capture, resident, stays, transient)
     routers = [("router", layer) for layer in sizes.routers if ("layer", layer) not in resident]
@@ -186,21 +188,35 @@ def _size(sizes: Sizes, key: Key) -> int:
     return sizes.head if key == ("head",) else sizes.routers[key[1]] if key[0] == "router" else sizes.layers[key[1]]
 
 
-def _residents(sizes: Sizes, room: int, *, head_first: bool) -> tuple[tuple[Key, ...], int]:
-    """Always-needed parts in the order of the pass, as many as leave room for the others to pass through and for a token's experts."""
-    order: list[Key] = [("layer", n) for n in range(len(sizes.layers))] + [("head",)]
-    expert = max(sizes.experts.values(), default=0)
-    room -= sizes.row_buffer
-    if sizes.always + 2 * sizes.chosen * expert <= room:
-        return tuple(order), 0
-    kept: list[Key] = []
-    passing = max(_least_weights(sizes), 2 * max(sizes.layers) + sizes.chosen * expert)
-    left = room - passing
-    for key in sorted(order, key=lambda k: (k == ("head",)) != head_first):
-        if _size(sizes, key) <= left:
+def _residents(sizes: Sizes, room: int) -> tuple[tuple[Key, ...], int]:
+    """Always-needed parts that stay, and the room for the others to pass through, a token's experts beside them. As many stay as fit."""
+    experts = max(sizes.chosen, 2) * max(sizes.experts.values(), default=0)
+    room -= sizes.row_buffer + experts
+    kept, rest = _first_to_stay(sizes), list[Key]()
+    left, passing = room - sizes.always, experts
+    while kept and left < passing:
+        rest.append(kept.pop())
+        left += _size(sizes, rest[-1])
+        passing = _passing(sizes, rest)
+    for key in reversed(rest):
+        others = [other for other in rest if other != key]
+        if _passing(sizes, others) <= left - _size(sizes, key):
+            rest, left = others, left - _size(sizes, key)
             kept.append(key)
-            left -= _size(sizes, key)
-    return tuple(kept), max(0, min(room, passing) - sizes.chosen * expert)
+    return tuple(kept), max(0, min(_passing(sizes, rest), left)) if rest else 0
+
+
+def _passing(sizes: Sizes, parts: Sequence[Key]) -> int:
+    """Of parts that do not stay, one is in use while the next is read: two of the largest."""
+    return sum(sorted((_size(sizes, key) for key in parts), reverse=True)[:2])
+
+
+def _first_to_stay(sizes: Sizes) -> list[Key]:
+    """The head and layers of uncommon size, for which a slot would have to be kept anyway; then layers spread evenly over the pass, however
+    many of them stay, so that the disk always has one to read while others compute: multiples of the golden ratio fall apart like that."""
+    common = Counter(sizes.layers).most_common(1)[0][0]
+    layers = sorted(range(len(sizes.layers)), key=lambda layer: (sizes.layers[layer] <= common, layer * GOLDEN % 1.0))
+    return [("head",), *(("layer", layer) for layer in layers)]
 
 
 def _rounded_up(count: int) -> str:

@@ -20,9 +20,10 @@ from formation.weights.policy import Policy
 
 
 class Resident:
-    """A unit with a slot. `load` is set while it is being read; `unused_bytes` are those read from disk for no use yet, on a guess if `guessed`."""
+    """A unit with a slot. `load` is set while it is being read; `unused_bytes` are those read from disk for no use yet, on a guess if `guessed`:
+    `asked` says whether somebody has asked for it since."""
 
-    __slots__ = ("error", "guessed", "key", "layout", "load", "pinned", "slot", "tensors", "unused_bytes", "users", "wanted")
+    __slots__ = ("asked", "error", "guessed", "key", "layout", "load", "pinned", "slot", "tensors", "unused_bytes", "users", "wanted")
 
     def __init__(self, key: Key, layout: Layout, slot: Slot, wanted: bool) -> None:
         self.key = key
@@ -35,6 +36,7 @@ class Resident:
         self.pinned = False
         self.wanted = wanted
         self.guessed = False
+        self.asked = False
         self.unused_bytes = 0
 
     @property
@@ -128,8 +130,9 @@ class Cache:
         self.settle(resident)
 
     def guesses(self) -> list[Resident]:
-        """What was read, or is being read, on a guess, and not used yet."""
-        return [resident for resident in (*self._wanted.values(), *self._locked) if resident.guessed and not resident.users]
+        """What was read, or is being read, on a guess, and nobody has asked for yet."""
+        residents = (*self._wanted.values(), *self._locked)
+        return [resident for resident in residents if resident.guessed and not resident.asked and not resident.users]
 
     def settle(self, resident: Resident) -> None:
         """Put a resident where it belongs after a change: read, released or no longer wanted."""

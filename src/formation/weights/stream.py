@@ -171,6 +171,18 @@ class WeightStream:
                     self._cache.release(resident)
                     self._loader.work.notify_all()
 
+    def first_there(self, keys: Iterable[Key]) -> Key:
+        """The first of these units, at least one, that is in memory now; if none is, the first."""
+        keys = list(keys)
+        with self._loader.lock:
+            found = (key for key in keys if (resident := self._cache.get(key)) is not None and resident.load is None)
+            return next(found, keys[0])
+
+    def missing(self, keys: Iterable[Key]) -> set[Key]:
+        """Those of these units that are neither in memory nor being read because somebody asked for them."""
+        with self._loader.lock:
+            return {key for key in keys if (resident := self._cache.get(key)) is None or resident.guessed}
+
     def prefetch(self, keys: Iterable[Key], *, first: bool = False) -> None:
         """Read these units when nobody waits for anything else, in this order, behind (`first`: before) what was asked already.
 
@@ -180,6 +192,8 @@ class WeightStream:
         for key in wanted:
             self._layout(key)
         with self._loader.lock:
+            for resident in filter(None, map(self._cache.get, wanted)):
+                resident.asked = True
             earlier = self._queue
             self._queue = {**wanted, **earlier} if first else {**earlier, **wanted}
             self._loader.work.notify_all()
