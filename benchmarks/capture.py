@@ -22,7 +22,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -41,6 +41,7 @@ from formation.probe.cost import capture_bytes
 from formation.recording import Means, begin
 from formation.run.generate import Step
 from formation.run.order import Order
+from formation.run.past import Past
 from formation.run.plan import Plan, make_plan
 
 LEVELS = ("off", "minimal", "standard", "full")
@@ -52,8 +53,8 @@ UNCOUNTED = 2
 class Shared(formation.Engine):
     """An engine that several recordings use one after the other: it has one plan, with room for the largest capture, and stays open."""
 
-    def __init__(self, checkpoint: formation.Checkpoint, *, experts: float | None, positions: int, threads: int | None) -> None:
-        super().__init__(checkpoint, memory=1 << 50, threads=threads)
+    def __init__(self, checkpoint: formation.Checkpoint, *, experts: float | None, positions: int, threads: int | None, guess: bool) -> None:
+        super().__init__(checkpoint, memory=1 << 50, threads=threads, guess=guess)
         sizes, shape = self._sizes, self.model.shape
         capture = capture_bytes(self.model, positions, level="full", prompt_level="minimal")
         largest = max(sizes.experts.values())
@@ -62,7 +63,7 @@ class Shared(formation.Engine):
         taken = rest.cache_bytes + rest.activation_bytes + capture + sizes.always + sizes.row_buffer
         self._plan = make_plan(self.model, sizes, int(taken + room) + (1 << 20), positions, 1, capture)
 
-    def plan(self, positions: int, logit_rows: int = 1) -> Plan:
+    def plan(self, positions: int, logit_rows: int = 1, past: Past | None = None, *, lengths: Sequence[int] = ()) -> Plan:
         return self._plan
 
     def close(self) -> None:
@@ -152,7 +153,7 @@ def rounds_of(engine: Shared, args: argparse.Namespace, warm: bool) -> Iterator[
 
 
 def case(checkpoint: formation.Checkpoint, args: argparse.Namespace, experts: float | None) -> dict[str, Any]:
-    engine = Shared(checkpoint, experts=experts, positions=PROMPT + args.tokens + UNCOUNTED, threads=args.threads)
+    engine = Shared(checkpoint, experts=experts, positions=PROMPT + args.tokens + UNCOUNTED, threads=args.threads, guess=not args.no_guess)
     try:
         rounds = list(rounds_of(engine, args, warm=experts is None))
         plan = engine.plan(1)
@@ -199,6 +200,13 @@ def lines(facts: dict[str, Any]) -> Iterator[str]:
             )
 
 
+def write_vocabulary(folder: Path) -> None:
+    """The least that text goes through: single bytes, and an end"""
+    spellings = (base64.b64encode(bytes([b])) + b" " + str(b).encode() + b"\n" for b in range(256))
+    (folder / "tiktoken.model").write_bytes(b"".join(spellings))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": {"256": {"content": "[EOS]", "special": True}}}))
+
+
 def write_if_absent(folder: Path, layers: int, experts: int) -> None:
     if folder.exists():
         return
@@ -208,9 +216,7 @@ def write_if_absent(folder: Path, layers: int, experts: int) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     partial.parent.mkdir(parents=True, exist_ok=True)
     write_checkpoint(partial, config, progress=True)
-    spellings = (base64.b64encode(bytes([b])) + b" " + str(b).encode() + b"\n" for b in range(256))
-    (partial / "tiktoken.model").write_bytes(b"".join(spellings))
-    (partial / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": {"256": {"content": "[EOS]", "special": True}}}))
+    write_vocabulary(partial)
     partial.rename(folder)
 
 
@@ -225,6 +231,7 @@ def main() -> int:
     parser.add_argument("--levels", nargs="+", choices=LEVELS, default=list(LEVELS))
     parser.add_argument("--rows", default="boundaries", choices=("none", "boundaries", "all"))
     parser.add_argument("--threads", type=int, help="that compute (default: all cores)")
+    parser.add_argument("--no-guess", action="store_true", help="read no expert before a router has chosen it: then all levels read the same bytes")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     args.folder = args.folder or Path("out") / f"k25-capture-{args.layers}x{args.experts}"

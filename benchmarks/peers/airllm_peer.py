@@ -1,4 +1,7 @@
-"""AirLLM, which writes the checkpoint again layer by layer and reads each layer for each token."""
+"""AirLLM: links or writes the checkpoint again, a file a layer, and reads each layer whole for each token.
+
+Its AutoModel takes AirLLMBaseModel for every architecture it has no class of its own for, DeepSeek-V3 among them.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,26 @@ from typing import Any
 import metered
 import numpy as np
 import torch
-from airllm import AutoModel
+from airllm import AirLLMBaseModel
+
+
+class WithoutTokenizer(AirLLMBaseModel):
+    """The checkpoint has none: ids go in, logits come out."""
+
+    def get_tokenizer(self, hf_token: str | None = None) -> None:
+        return None
 
 
 def load(asked: dict[str, Any]) -> Callable[[list[int]], np.ndarray]:
     torch.set_num_threads(asked["threads"])
-    model = AutoModel.from_pretrained(asked["folder"], layer_shards_saving_path=asked["work"], device="cpu")
-    seen: list[int] = []
+    model = WithoutTokenizer(asked["folder"], layer_shards_saving_path=asked["work"], device="cpu")
+    cache: list[Any] = [None]
 
     @torch.no_grad()
     def step(ids: list[int]) -> np.ndarray:
-        seen.extend(ids)
-        return model(torch.tensor([seen]), use_cache=False).logits[0, -1].float().numpy()
+        out = model(torch.tensor([ids]), past_key_values=cache[0], use_cache=True)
+        cache[0] = out.past_key_values
+        return out.logits[0, -1].float().numpy()
 
     return step
 

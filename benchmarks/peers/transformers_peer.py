@@ -1,6 +1,6 @@
 """transformers with a disk device map (`map`: what does not fit stays on disk, from where it is read), or accelerate's disk offload (`offload`).
 
-    python transformers_peer.py map|offload
+python transformers_peer.py map|offload
 """
 
 from __future__ import annotations
