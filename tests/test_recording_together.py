@@ -109,10 +109,11 @@ def test_runs_that_do_not_fit_together_are_refused_and_leave_nothing(folder: Pat
 
 
 def test_as_many_runs_go_together_as_the_budget_holds(folder: Path) -> None:
-    many, opened = [Order(IDS, 200)] * 100, formation.open(folder)
-    count = recording.fit_together(opened, many, WATCH, means())
-    assert 1 < count < 100
-    assert count == recording.fit_together(opened, many[:count], WATCH, means())
-    assert len(ORDERS) == recording.fit_together(opened, ORDERS, WATCH, means())
-    with pytest.raises(BudgetError):
-        recording.fit_together(opened, many, WATCH, means(memory=1 << 16))
+    many = [Order(IDS, 200)] * 100
+    with means().engine(formation.open(folder)) as engine:
+        count = recording.fitting(engine, many, WATCH)
+        assert 1 < count < 100
+        assert count == recording.fitting(engine, many[:count], WATCH)
+        assert len(ORDERS) == recording.fitting(engine, ORDERS, WATCH)
+    with means(memory=1 << 16).engine(formation.open(folder)) as engine, pytest.raises(BudgetError):
+        recording.fitting(engine, many, WATCH)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 from dataclasses import replace
@@ -15,6 +16,8 @@ from formation.cli.main import main
 from formation.errors import EnvironmentFault, EvidenceError
 from formation.ledger import canonical, progress, reader
 from formation.ledger.progress import Watch
+from formation.note.material import gather
+from formation.note.sections import of_machine
 from formation.recording import Recording, resume
 from formation.run.order import Order
 from recorded_runs import HERE, IDS, WATCH, WATCHED, asked, check_resumed, contents, cut, means, run
@@ -238,3 +241,34 @@ def test_the_note_of_progress_is_canonical_and_says_where_the_ledger_stands(begu
     found = canonical.decode((begun / progress.NAME).read_bytes(), limits=canonical.DOCUMENT)
     assert (begun / reader.PART_NAME).stat().st_size == found["commit"]["size_bytes"]
     assert {"capture": "standard", "capture_prompt": "standard", "rows": "all"} == found["watch"]
+
+
+# ---- where it went on
+
+
+def test_the_machines_that_went_on_are_told_wherever_the_first_is(k25_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run.ofb"
+    cut(k25_folder, out, after=2)
+    assert 0 == main(["show", str(out)])
+    before = capsys.readouterr().out
+    assert "declared       2 threads on " in before and "resumed at line" not in before
+    assert 0 == main(["record", str(k25_folder), *HERE, "--threads", "1", "--resume", "--out", str(out)])
+    assert {"guessed_bytes", "guessed_unused_bytes"} < json.loads(capsys.readouterr().out).keys()
+    assert 0 == main(["show", str(out), "--json"])
+    host = json.loads(capsys.readouterr().out)["host"]
+    (again,) = host["resumed"]
+    assert (2, 1) == (host["threads"], again["threads"]) and 0 < again["from_line"]
+    assert 0 == main(["show", str(out)])
+    assert f"\n               resumed at line {again['from_line']}: 1 thread on " in capsys.readouterr().out
+    assert ("resumed", "on 1 machine more, declared", "host.json/resumed") in list(of_machine(gather(out)))
+    assert 0 == main(["publish", str(out), str(tmp_path / "gallery")])
+    assert "and 1 machine more on which it was resumed;" in (tmp_path / "gallery" / "index.html").read_text()
+
+
+def test_a_machine_that_cannot_be_read_is_said_and_the_tokens_are_shown(whole: Recording, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run.ofb"
+    shutil.copytree(whole.folder, out)
+    (out / "host.json").write_bytes(b'{"threads":"\x1b[2J"}')
+    assert 0 == main(["show", str(out)])
+    told = capsys.readouterr().out
+    assert "declared       no machine: " in told and "\x1b" not in told and "surprisal and entropy in nats" in told

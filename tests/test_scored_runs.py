@@ -161,7 +161,6 @@ def test_a_scored_run_is_verified(scored: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="one process elsewhere")
 def test_several_processes_verify_it_alike(scored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alone, joined, finished = verdict(scored), [], ledger_parts.finished
-    monkeypatch.setattr(ledger_parts, "WIDTH", 2)
     monkeypatch.setattr(ledger_parts, "processes", lambda size: 2)
     monkeypatch.setattr(ledger_parts, "finished", lambda *args: joined.append(args) or finished(*args))
     assert alone == verdict(scored)

@@ -89,8 +89,8 @@ def spools(order: Order, watch: Watch) -> bool:
     return order.scores and watch.capture == "minimal"
 
 
-def form(engine: Engine, runs: Sequence[Run], on_step: Callable[[Step], None] | None = None) -> None:
-    """The tokens that are missing. What is derived of one is computed and written while the next are formed."""
+def form(engine: Engine, runs: Sequence[Run], on_step: Callable[[Run, Step], None] | None = None) -> None:
+    """The tokens that are missing. What is derived of one is computed and written while the next are formed. `on_step` hears whose step it is."""
     if not runs:
         return
     biases = engine.router_biases()
@@ -100,7 +100,7 @@ def form(engine: Engine, runs: Sequence[Run], on_step: Callable[[Step], None] | 
         for number, step in _steps(engine, forming):
             forming[number].take(step)
             if on_step:
-                on_step(step)
+                on_step(forming[number].run, step)
 
 
 def _steps(engine: Engine, forming: Sequence[Forming]) -> Iterator[tuple[int, Step]]:

@@ -23,12 +23,13 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from formation import forming
 from formation.audit import parity
-from formation.errors import EnvironmentFault, RuleBroken, UsageError
+from formation.errors import EnvironmentFault, EvidenceError, RuleBroken, UsageError
 from formation.evidence.documents import read_host
 from formation.ledger import accounts, canonical, files, progress, reader, rules, start, store
 from formation.ledger.anchor import Anchor
@@ -43,6 +44,7 @@ from formation.run.sample import Greedy, Sampler
 from formation.text.prompt import make_prompt
 from formation.weights.checkpoint import Checkpoint, open_checkpoint
 from formation.weights.mirror import open_mirrored
+from formation.weights.policy import DEFAULT
 
 if TYPE_CHECKING:
     from formation.evidence.bundle import Bundle
@@ -52,7 +54,9 @@ HOST = "host.json"
 
 @dataclass(frozen=True)
 class Means:
-    """How a run is computed: nothing here decides a byte of the ledger. `parity` is replay, full or none; `guess` as the engine has it."""
+    """How a run is computed: nothing here decides a byte of the ledger. `parity` is replay, full or none; `guess` and `policy` as the engine has
+    them. `on_group` hears of how many runs go together, of how many that are left, where the budget does not hold all of them; `on_each` of each
+    step, and which it is of the runs that go together."""
 
     memory: str | int | None = None
     threads: int | None = None
@@ -61,12 +65,22 @@ class Means:
     progress: Callable[[Progress], None] | None = None
     on_step: Callable[[Step], None] | None = None
     guess: bool = True
+    on_group: Callable[[int, int], None] | None = None
+    policy: str = DEFAULT
+    on_each: Callable[[int, Step], None] | None = None
+
+    def heard(self, number: int, step: Step) -> None:
+        if self.on_step:
+            self.on_step(step)
+        if self.on_each:
+            self.on_each(number, step)
 
     def engine(self, checkpoint: Checkpoint) -> Engine:
         if self.parity not in parity.METHODS:
             raise UsageError(f"parity: expected {', '.join(parity.METHODS)}, got {self.parity}")
         return Engine(
-            checkpoint, memory=self.memory, threads=self.threads, keep_cache=self.keep_cache, progress=self.progress, guess=self.guess
+            checkpoint, memory=self.memory, threads=self.threads, keep_cache=self.keep_cache, progress=self.progress, guess=self.guess,
+            policy=self.policy,
         )  # fmt: skip
 
 
@@ -89,7 +103,7 @@ def record(
     checkpoint: Checkpoint | str | Path, *, prompt: str | None = None, chat: str | None = None, ids: Sequence[int] | None = None,
     tokens: int = 5, out: str | Path, sampler: Sampler | None = None, capture: str = "standard", capture_prompt: str = "minimal",
     rows: str = "boundaries", parity: str = "replay", nonce: str | None = None, memory: str | int | None = None, threads: int | None = None,
-    keep_cache: bool = True, system: str | None = None, thinking: bool | None = None, key: str | Path | None = None,
+    keep_cache: bool = True, system: str | None = None, thinking: bool | None = None, today: date | None = None, key: str | Path | None = None,
 ) -> Bundle:  # fmt: skip
     """Record the formation of `tokens` tokens after a prompt into the folder `out`, which must not hold a ledger.
 
@@ -102,7 +116,7 @@ def record(
     from formation.evidence.seal import seal
 
     opened = checkpoint if isinstance(checkpoint, Checkpoint) else open_checkpoint(checkpoint)
-    made = make_prompt(opened.path, opened.config, prompt=prompt, chat=chat, ids=ids, system=system, thinking=thinking)
+    made = make_prompt(opened.path, opened.config, prompt=prompt, chat=chat, ids=ids, system=system, thinking=thinking, today=today)
     order = Order(tuple(made.ids), tokens, sampler or Greedy(), made.stop, made.text, nonce)
     signer = keys.load_or_create(None if key is None else Path(key))
     begin(opened, order, Watch(capture, capture_prompt, rows), out, Means(memory, threads, keep_cache, parity))
@@ -122,13 +136,73 @@ def begin_together(
 
     All of them score, or none does. Raises as `record` does, and BudgetError where they do not fit together.
     """
+    with means.engine(checkpoint) as engine:
+        return _begin(engine, identify(checkpoint), orders, watch, list(map(Path, outs)), means)
+
+
+def ensure(
+    checkpoint: Checkpoint, orders: Sequence[Order], watch: Watch, outs: Sequence[Path], means: Means,
+    closed: Callable[[Path], None] = lambda out: None,
+) -> None:  # fmt: skip
+    """A closed ledger of each order in its folder: those that were cut off are gone on with, one by one, the others begun, as many together as the
+    budget holds. `closed` hears of each folder, also of one that was closed before. Raises as `begin_together` and `resume` do, and EvidenceError for
+    a folder with a recording of something else, before anything is computed."""
+    due, identity = list(zip(orders, outs, strict=True)), identify(checkpoint)
+    there, new = [each for each in due if not is_new(each[1])], [each for each in due if is_new(each[1])]
+    for order, out in there:
+        _check_recorded(out, order.anchor(identity))
+    for _, out in there:
+        if not _is_complete(out):
+            resume(checkpoint, out, means)
+        closed(out)
+    while new:
+        some = _begin_some(checkpoint, identity, new, watch, means)
+        for recording in some:
+            closed(recording.folder)
+        new = new[len(some) :]
+
+
+def is_new(out: Path) -> bool:
+    """Whether no recording has begun there"""
+    return not _is_complete(out) and progress.read(out) is None
+
+
+def _is_complete(out: Path) -> bool:
+    return (out / reader.NAME).exists()
+
+
+def _check_recorded(out: Path, due: Anchor) -> None:
+    if (found := start.read_anchor(out).run_id) != due.run_id:
+        raise EvidenceError(f"{out}: expected a recording of run {due.run_id}, got one of {found}", hint="move it away, or choose another folder")
+
+
+def _begin_some(
+    checkpoint: Checkpoint, identity: Identity, due: Sequence[tuple[Order, Path]], watch: Watch, means: Means
+) -> list[Recording]:  # fmt: skip
+    """The first of them, as many as fit"""
+    orders, outs = [order for order, _ in due], [out for _, out in due]
+    with means.engine(checkpoint) as engine:
+        count = fitting(engine, orders, watch)
+        if means.on_group and count < len(due):
+            means.on_group(count, len(due))
+        return _begin(engine, identity, orders[:count], watch, outs[:count], means)
+
+
+def fitting(engine: Engine, orders: Sequence[Order], watch: Watch) -> int:
+    """How many of them, from the first, the budget holds in one pass; at least one. Raises BudgetError if not even that."""
+    forming.plan(engine, orders[:1], watch)
+    return bisect_left(range(2, len(orders) + 1), True, key=lambda count: not forming.fits(engine, orders[:count], watch)) + 1
+
+
+def _begin(
+    engine: Engine, identity: Identity, orders: Sequence[Order], watch: Watch, outs: Sequence[Path], means: Means
+) -> list[Recording]:  # fmt: skip
     for order in orders:
         _check(order, means)
-    identity = identify(checkpoint)
-    with means.engine(checkpoint) as engine, ExitStack() as opened:
+    with ExitStack() as opened:
         forming.plan(engine, orders, watch)  # before anything is written
         runs = []
-        for order, out in zip(orders, map(Path, outs), strict=True):
+        for order, out in zip(orders, outs, strict=True):
             anchor = order.anchor(identity)
             writer = opened.enter_context(store.create(out))
             files.sweep(out)
@@ -136,13 +210,6 @@ def begin_together(
             progress.write(out, watch, progress.NOTHING)
             runs.append(forming.Run(out, order, watch, engine, writer, anchor.run_id, []))
         return _finish(engine, runs, means)
-
-
-def fit_together(checkpoint: Checkpoint, orders: Sequence[Order], watch: Watch, means: Means) -> int:
-    """How many of them, from the first, the budget holds in one pass; at least one. Raises BudgetError if not even that."""
-    with means.engine(checkpoint) as engine:
-        forming.plan(engine, orders[:1], watch)
-        return bisect_left(range(2, len(orders) + 1), True, key=lambda count: not forming.fits(engine, orders[:count], watch)) + 1
 
 
 def _check(order: Order, means: Means) -> None:
@@ -178,7 +245,7 @@ def _finish(engine: Engine, runs: Sequence[forming.Run], means: Means) -> list[R
     with ExitStack() as held:
         for run in runs:
             held.callback(run.sidecars.release)
-        forming.form(engine, [run for run in runs if not run.order.is_over(run.ids)], means.on_step)
+        forming.form(engine, [run for run in runs if not run.order.is_over(run.ids)], lambda run, step: means.heard(runs.index(run), step))
         results = [_checked(run.out, run.order, run.positions) for run in runs]
         engine.close()  # its memory is the repetition's now
         outcomes = _prove_parity(runs, means, parity.Place.of(engine))

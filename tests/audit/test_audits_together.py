@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from audit.sealed_runs import MEMORY, check, places, sealed
 from formation.audit import AuditReport, audit, audit_together, reexecute
 from formation.audit.examination import Auditor, Examination
 from formation.audit.weights import Weights, WeightStream
+from formation.cli.main import main
 from formation.errors import BudgetError, EnvironmentFault, EvidenceError, FormationError, UsageError
 from formation.evidence.keys import PrivateKey
 from formation.ledger.anchor import Fork
@@ -42,13 +44,16 @@ WATCHES = (
     Watch("standard", "minimal", "boundaries"),
     Watch("standard", "minimal", "none"),
 )
+ONE_KIND = pytest.mark.parametrize("folder", ["attention"], indirect=True)  # where nothing depends on what a layer is
 SEED = "a number that was drawn later"
 WITH_ROWS = 3  # of them
 
 
 @pytest.fixture(scope="module", params=["attention", "delta layers"])
-def folder(request: pytest.FixtureRequest, k25_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return k25_folder if request.param == "attention" else small_checkpoint(tmp_path_factory.mktemp("qwen") / "model", qwen_config())
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three layers; beside two delta nets the last has attention"""
+    config = small_config(num_hidden_layers=3) if request.param == "attention" else qwen_config(num_hidden_layers=3, full_attention_interval=3)
+    return small_checkpoint(tmp_path_factory.mktemp("small") / "model", config)
 
 
 @pytest.fixture(scope="module")
@@ -139,12 +144,13 @@ def test_as_many_bytes_are_read_for_three_as_for_one(folder: Path, tmp_path: Pat
     three = [one, *(Path(shutil.copytree(one, tmp_path / f"{n}.ofb")) for n in (1, 2))]
     expected = check(one, folder, full=True).bytes_read - sum(rows)
     del rows[:]
-    found = together(three, folder, full=True, memory="4500KiB")
+    found = together(three, folder, full=True, memory="4000KiB")
     assert [(True, 3)] * 3 == [(each.passed, each.shared_by) for each in found]
     assert [expected] * 3 == [each.bytes_read - sum(rows) for each in found]
     assert streams[-1].budget_bytes < expected
 
 
+@ONE_KIND
 def test_as_many_go_together_as_the_budget_holds(bundles: list[Path], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = reexecute.plan
 
@@ -164,6 +170,7 @@ def shared_by(report: AuditReport | FormationError) -> int:
     return report.shared_by
 
 
+@ONE_KIND
 def test_a_bundle_that_fits_in_no_budget_stops_no_other(bundles: list[Path], folder: Path, tmp_path: Path, key: PrivateKey) -> None:
     long = sealed(folder, tmp_path / "long.ofb", key, order=Order(tuple(range(60)), 1))
     found = together([bundles[0], long, bundles[2]], folder, column=1, memory="2500KiB")
@@ -171,6 +178,29 @@ def test_a_bundle_that_fits_in_no_budget_stops_no_other(bundles: list[Path], fol
     assert [1, 1] == [shared_by(each) for each in (found[0], found[2])]
     with pytest.raises(BudgetError):
         audit(long, folder, column=1, memory="2500KiB")
+
+
+@ONE_KIND
+def test_a_mirror_is_read_too_and_the_result_is_the_same(
+    bundles: list[Path], folder: Path, tmp_path: Path, key: PrivateKey, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, streams = watched(monkeypatch)
+    (tmp_path / "mirror").mkdir()
+    for shard in folder.glob("*.safetensors"):
+        shutil.copy(shard, tmp_path / "mirror")
+    asked = [str(bundles[0]), "--checkpoint", str(folder), "--full", "--out", str(tmp_path / "audit.json"), "--memory", MEMORY, "--json"]
+    found = []
+    for more in ([], ["--mirror", str(tmp_path / "mirror")]):
+        assert 0 == main(["audit", *asked, *more])
+        found.append({name: value for name, value in json.loads(capsys.readouterr().out).items() if name not in ("seconds", "bytes_read")})
+    assert found[0] == found[1]
+    places = {place.folder.name: place.bytes_read for place in streams[-1].reader.places}
+    assert streams[-1].bytes_read == sum(places.values()) and 0 < places["mirror"]
+    assert [folder.name] == [place.folder.name for place in streams[0].reader.places]
+    (tmp_path / "none").mkdir()
+    assert 3 == main(["audit", *asked, "--mirror", str(tmp_path / "none")])
+    told = capsys.readouterr()
+    assert "none: expected a mirror with shards such as" in told.err and "passed" not in told.out
 
 
 # ---- what is wrong with one is of that one
@@ -230,6 +260,7 @@ def fill_with_infinity(folder: Path, key: tuple) -> None:
         file.write(b"\x80\x7f" * (entry.nbytes // 2))
 
 
+@ONE_KIND
 def test_a_bundle_that_cannot_be_audited_stops_no_other(bundles: list[Path], folder: Path, tmp_path: Path, key: PrivateKey) -> None:
     cut = Path(shutil.copytree(bundles[0], tmp_path / "cut.ofb"))
     (cut / "ledger.jsonl").rename(cut / "ledger.jsonl.part")
@@ -242,6 +273,7 @@ def test_a_bundle_that_cannot_be_audited_stops_no_other(bundles: list[Path], fol
     assert [2, 1, 2] == [shared_by(each) for each in found if isinstance(each, AuditReport)]
 
 
+@ONE_KIND
 def test_a_ledger_that_changes_meanwhile_ends_its_own_audit(bundles: list[Path], folder: Path, alone: list[AuditReport], tmp_path: Path) -> None:
     mine = Path(shutil.copytree(bundles[0], tmp_path / "mine.ofb"))
     data = (mine / "ledger.jsonl").read_bytes()
@@ -255,6 +287,7 @@ def test_a_ledger_that_changes_meanwhile_ends_its_own_audit(bundles: list[Path],
     assert alone[1:3] == [timeless(found[0]), timeless(found[2])]
 
 
+@ONE_KIND
 def test_what_can_be_asked_of_none_is_refused_at_once(bundles: list[Path], folder: Path) -> None:
     for what in ({"cells": 1, "full": True}, {"full": True, "seed_from": "x"}):
         with pytest.raises(UsageError):

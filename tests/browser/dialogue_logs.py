@@ -50,6 +50,7 @@ def a_side(name: str, server: bool = False) -> dict[str, Any]:
         "name": name, "source": "server" if server else "checkpoint", "model": "a model", "checkpoint_sha256": local if server else "ab" * 32,
         "url": "http://localhost:1/v1" if server else {"absent": "checkpoint"}, "capabilities": [] if server else {"absent": "checkpoint"},
         "template_sha256": local if server else "cd" * 32, "system": "", "thinking": local if server else "default",
+        "today": {"absent": "not told"},
         "context": {"policy": "full", "limit": 0}, "sampler": {"method": "greedy"}, "most_tokens": 9, "stop_ids": [STOP],
         "edits": {"repetition": 1, "presence": 0, "frequency": 0, "bias": [], "masks": []},
     }  # fmt: skip

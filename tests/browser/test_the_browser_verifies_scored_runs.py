@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.evidence import vectors
-from tests.evidence.whole_bundles import edit_lines, reseal
-from verdicts import copy_of, expect_same, python_verdict
+from tests.evidence.whole_bundles import reseal
+from verdicts import Lines, copy_of, expect_same, expect_verified, with_anchor, with_lines
 
 from formation.evidence.seal import seal
-from formation.ledger import canonical
 from formation.ledger.progress import Watch
 from formation.run.order import scoring
 from recorded_runs import run as recorded_run
@@ -31,12 +28,7 @@ def recorded(k25_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def test_an_honest_run_is_verified_by_both(run: Any, recorded: Path) -> None:
-    assert set() == expect_same(run, recorded)
-    levels = python_verdict(recorded)["levels"]
-    assert ["passed"] * 4 == [levels[name] for name in ("INTEGRITY", "SIGNER", "LEDGER", "PARITY")]
-
-
-Lines = dict[tuple[str, int], dict[str, Any]]
+    expect_verified(run, recorded)
 
 
 def set_ids(document: dict[str, Any], place: int, token: int) -> None:
@@ -81,26 +73,13 @@ ANCHORS: dict[str, tuple[str, Callable[[dict[str, Any]], object]]] = {
 @pytest.mark.parametrize("name", EDITS)
 def test_lines_that_its_owner_changes_and_signs_fail_by_the_same_check_in_both(run: Any, recorded: Path, tmp_path: Path, name: str) -> None:
     check, edit = EDITS[name]
-    bundle = copy_of(recorded, tmp_path)
-    edit_lines(bundle, lambda lines: edit({(line["slot"], line["position"]): line for line in lines}) and None)  # it changes them in place
-    reseal(bundle)
-    assert check in expect_same(run, bundle)
+    assert check in expect_same(run, with_lines(recorded, tmp_path, edit))
 
 
 @pytest.mark.parametrize("name", ANCHORS)
 def test_an_anchor_that_its_owner_changes_fails_by_the_same_check_in_both(run: Any, recorded: Path, tmp_path: Path, name: str) -> None:
-    """With the lines of the run under its new name"""
     check, edit = ANCHORS[name]
-    bundle = copy_of(recorded, tmp_path)
-    before = json.loads((bundle / "ledger.jsonl").read_text().split("\n", 1)[0])["run_id"]
-    document = json.loads((bundle / "anchor.json").read_text())
-    edit(document)
-    data = canonical.encode(document, limits=canonical.DOCUMENT)
-    (bundle / "anchor.json").write_bytes(data)
-    ledger = (bundle / "ledger.jsonl").read_bytes()
-    (bundle / "ledger.jsonl").write_bytes(ledger.replace(before.encode(), sha256(data).hexdigest().encode()))
-    reseal(bundle)
-    assert check in expect_same(run, bundle)
+    assert check in expect_same(run, with_anchor(recorded, tmp_path, edit))
 
 
 CHANGES = {"less": lambda lines: lines[:-1], "more": lambda lines: [lines[0], *lines], "back": lambda lines: lines[::-1]}

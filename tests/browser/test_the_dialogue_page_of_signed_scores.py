@@ -13,8 +13,9 @@ import pytest
 from explorer_page import Opened, looked_at
 
 from formation.cli.main import main
-from formation.dialogue import jsonl, page
-from formation.dialogue.transcript import Message, Transcript
+from formation.dialogue import page
+from formation.dialogue.transcripts import jsonl
+from formation.dialogue.transcripts.transcript import Message, Transcript
 from formation.evidence import keys
 from formation.samples import folder
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from tests.evidence import vectors
-from tests.evidence.whole_bundles import SAMPLE, Kind, reseal
+from tests.evidence.whole_bundles import SAMPLE, Kind, edit_document, edit_lines, reseal
 
 from formation.evidence.container import ContainerRefusal, open_container
 from formation.evidence.verify import refused, verify
 
+Lines = dict[tuple[str, int], dict[str, Any]]  # of a ledger by slot and position
 SIGNER = vectors.key().public.fingerprint
 VERIFY = """async ([files, zip, signers, allowUnknownSigner, nonce]) => {
   const { folderContents, zipContents } = m["container.js"];
@@ -66,8 +69,37 @@ def expect_same(run: Any, path: Path, **options: Any) -> set[str]:
     return {check["name"] for check in found["checks"] if check["state"] == "failed"}
 
 
+def expect_verified(run: Any, path: Path) -> None:
+    """By both, with all that a run without an audit can have"""
+    assert set() == expect_same(run, path)
+    levels = python_verdict(path)["levels"]
+    assert ["passed"] * 4 == [levels[name] for name in ("INTEGRITY", "SIGNER", "LEDGER", "PARITY")]
+
+
+# ---- what its owner changes, and signs again
+
+
 def copy_of(bundle: Path, folder: Path) -> Path:
     return Path(shutil.copytree(bundle, folder / "run.ofb"))
+
+
+def with_lines(bundle: Path, folder: Path, edit: Callable[[Lines], object]) -> Path:
+    """A copy in which `edit` has changed lines, in place"""
+    copy = copy_of(bundle, folder)
+    edit_lines(copy, lambda lines: edit({(line["slot"], line["position"]): line for line in lines}) and None)
+    reseal(copy)
+    return copy
+
+
+def with_anchor(bundle: Path, folder: Path, edit: Callable[[dict[str, Any]], object]) -> Path:
+    """A copy with another anchor, and the lines of the run under its new name"""
+    copy = copy_of(bundle, folder)
+    before = sha256((copy / "anchor.json").read_bytes()).hexdigest()
+    edit_document(copy, "anchor.json", lambda anchor: edit(anchor) and None)
+    after = sha256((copy / "anchor.json").read_bytes()).hexdigest()
+    (copy / "ledger.jsonl").write_bytes((copy / "ledger.jsonl").read_bytes().replace(before.encode(), after.encode()))
+    reseal(copy)
+    return copy
 
 
 def sealed_again(bundle: Path) -> bool:

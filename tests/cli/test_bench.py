@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from formation.cli.main import main
+from formation.cli.options import POLICY_NAMES
 from formation.evidence.bundle import Bundle
-from recorded_runs import run
+from formation.weights.policy import DEFAULT, POLICIES
+from recorded_runs import IDS, run
 
 
 @pytest.fixture(scope="module")
@@ -22,10 +24,22 @@ def bundle(k25_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_use_of_the_run_is_counted_and_with_room_for_all_only_first_uses_are_read(bundle: Path, capsys):
     assert 0 == main(["bench", "--replay", str(bundle), "--slots", "500", "--json"])
     facts = json.loads(capsys.readouterr().out)
-    used = [(e.layer, e.expert) for e in Bundle(bundle).experts if not e.shared]
+    first = len(IDS) - 1  # the prompt's positions share a pass: there each expert is used once
+    used = list({(max(first, e.position), e.layer, e.expert) for e in Bundle(bundle).experts if not e.shared})
     assert len(used) == facts["uses"]
+    used = [key[1:] for key in used]
     assert len(set(used)) == facts["experts_used"] <= facts["experts"]
-    assert [[len(used) - len(set(used))]] * 4 == [row["hits"] for row in facts["policies"]]
+    assert [[len(used) - len(set(used))]] * 5 == [row["hits"] for row in facts["policies"]]
+
+
+def test_of_several_runs_each_begins_with_an_empty_cache(bundle: Path, capsys):
+    asked = ["--slots", "20", "--policies", "fading,optimum", "--json"]
+    assert 0 == main(["bench", "--replay", str(bundle), *asked])
+    one = json.loads(capsys.readouterr().out)
+    assert 0 == main(["bench", "--replay", str(bundle), str(bundle), *asked])
+    two = json.loads(capsys.readouterr().out)
+    assert (2 * one["uses"], one["experts_used"]) == (two["uses"], two["experts_used"])
+    assert [[2 * hits for hits in row["hits"]] for row in one["policies"]] == [row["hits"] for row in two["policies"]]
 
 
 def test_the_table_has_a_line_for_each_policy_and_a_column_for_each_size(bundle: Path, capsys):
@@ -40,7 +54,7 @@ def test_the_table_has_a_line_for_each_policy_and_a_column_for_each_size(bundle:
 @pytest.mark.parametrize(
     ("more", "code", "said"),
     [
-        (["--policies", "lru,mru"], 2, "policies: expected some of lru, lfu, segmented, optimum, got 'mru'"),
+        (["--policies", "lru,mru"], 2, "policies: expected some of fading, lru, lfu, segmented, optimum, got 'mru'"),
         (["--slots", "1"], 2, "slots: expected at least the 4 experts that a token uses in one layer, got 1"),
     ],
 )
@@ -49,6 +63,11 @@ def test_a_wrong_option_is_refused_by_name(bundle: Path, capsys, more, code, sai
     out, err = capsys.readouterr()
     assert "" == out
     assert said in err
+
+
+def test_the_options_name_the_policies_that_there_are_the_default_first():
+    assert list(POLICIES) == list(POLICY_NAMES)
+    assert DEFAULT == POLICY_NAMES[0]
 
 
 def test_what_is_no_bundle_is_refused(tmp_path: Path, capsys):
@@ -64,7 +83,9 @@ def test_a_checkpoint_is_measured_and_its_figures_fit_together(k25_folder: Path,
     tokens = found["tokens"]
     assert 3 == len(tokens) and not facts["interrupted"] and 2 == len(facts["prefills"])
     read, seconds = sum(token["disk_bytes"] for token in tokens), sum(token["seconds"] for token in tokens)
-    assert (read / 3, read / seconds / found["raw"]) == (decode["bytes_per_token"], decode["share_of_raw"])
+    needed = sum(token["floor_bytes"] for token in tokens)
+    assert (read / 3, read / seconds / found["raw"]) == (decode["bytes_per_token"], decode["disk_share_of_raw"])
+    assert (needed / seconds / found["raw"], read / needed) == (decode["share_of_raw"], decode["read_over_floor"])
     assert 0 < decode["read_over_floor"] and 0 <= decode["wasted_share"] < 1 and 0 <= decode["waiting_share"] <= 1
     assert 12 * 3 == sum(token["expert_uses"] for token in tokens)  # four experts in each of three layers
     assert {"seconds_per_token_off", "seconds_per_token_on", "added"} == facts["capture"].keys()

@@ -46,7 +46,7 @@ def test_a_budget_for_fewer_prompts_takes_them_in_turns(
     k25_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "many.jsonl").write_text('{"ids": [5, 6, 7]}\n' * 5)
-    monkeypatch.setattr("formation.recording.fit_together", lambda checkpoint, orders, watch, means: min(2, len(orders)))
+    monkeypatch.setattr("formation.recording.fitting", lambda engine, orders, watch: min(2, len(orders)))
     assert 0 == record(k25_folder, tmp_path / "many.jsonl", tmp_path / "all")
     said = capsys.readouterr().err
     assert "holds 2 of the 5 prompts" in said and "holds 2 of the 3 prompts" in said and "of the 1" not in said
@@ -73,8 +73,10 @@ def test_a_bundle_of_another_run_is_not_taken_for_that_of_its_line(
 ) -> None:
     assert 0 == record(k25_folder, asked, tmp_path / "all")
     asked.write_text('{"ids": [5, 6, 8], "name": "first"}')
-    assert 2 == record(k25_folder, asked, tmp_path / "all", "--resume")
-    assert "expected the run of its line in the file, got another" in capsys.readouterr().err
+    before = contents(tmp_path / "all" / "first.ofb", without=())
+    assert 1 == record(k25_folder, asked, tmp_path / "all", "--resume")
+    assert "first.ofb: expected a recording of run " in capsys.readouterr().err
+    assert before == contents(tmp_path / "all" / "first.ofb", without=())
 
 
 @pytest.mark.parametrize(

@@ -21,10 +21,12 @@ from tools.synthetic_checkpoint import INT4
 import formation
 from formation.cli.certificate import down
 from formation.cli.main import build_parser
-from formation.dialogue.attained import attained
-from formation.dialogue.certificate import Certificate, Pairwise, Rounding, certify, pairwise
-from formation.dialogue.certified import Certified, examine, ids_of
-from formation.dialogue.lm_head import BLOCK_ROWS, Block, LmHead
+from formation.dialogue.certificate.attained import attained
+from formation.dialogue.certificate.bounds import Certificate, Pairwise, Rounding, certify, pairwise
+from formation.dialogue.certificate.certified import Certified, examine, ids_of
+from formation.dialogue.certificate.lm_head import BLOCK_ROWS, Block, LmHead
+from formation.dialogue.forks.choices import read_choice
+from formation.dialogue.named import read_named
 from formation.errors import BudgetError, FormationError, NonFiniteError
 from formation.kernels import ops, readout
 from formation.kernels.tensor import F32, Kind, Weight
@@ -309,7 +311,10 @@ def test_the_command_prints_the_same_as_a_program_gets(capsys: pytest.CaptureFix
     [
         (("--tokens", "3072"), 2, "token: expected an id from 0 to 3071, got 3072"),
         (("--tokens", "5", "5"), 2, "expected at most 64 different ones"),
+        (("--tokens", "7", "id:7"), 2, "expected at most 64 different ones"),
         (("--tokens", "x" * 65), 2, "expected at most 64 different ones"),
+        (("--tokens", "id:x"), 2, "'id:x': expected a number below"),
+        (("--tokens", ""), 2, "expected an id or a text, got nothing"),
         (("--memory", "200kB"), 3, "memory budget: expected at least"),
         (("--memory", "many"), 2, "memory size: expected a number"),
     ],
@@ -319,6 +324,15 @@ def test_a_wrong_input_is_refused_by_its_name(capsys: pytest.CaptureFixture[str]
     with pytest.raises(FormationError, match=sentence) as refused:
         args.run(args)
     assert code == refused.value.exit_code and "ln p" not in capsys.readouterr().out
+
+
+def test_a_certificate_names_tokens_as_a_fork_does() -> None:
+    tokenizer = load_tokenizer(folder("kimi_k25"), formation.open(folder("kimi_k25")).config)
+    digit, *more = tokenizer.encode("7")
+    assert not more and [("id:7", 7), ("text:7", digit)] == ids_of(tokenizer, ["id:7", "text:7"]) and digit != 7
+    for word in ("7", "id:7", "text:7", "seven", "id", "text:id:7", "²"):
+        named, chosen = read_named(word), read_choice(word)
+        assert named == (chosen.number if chosen.how == "id" else chosen.text)
 
 
 def test_a_bound_that_is_printed_is_still_one() -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import formation
-from formation.dialogue.certificate import certify
-from formation.dialogue.lm_head import LmHead
+from formation.dialogue.certificate.bounds import certify
+from formation.dialogue.certificate.lm_head import LmHead
 from formation.kernels import readout
 from formation.samples import NAMES, folder
 from formation.text import load_tokenizer

@@ -14,12 +14,12 @@ from tests.dialogue.forked import files_of
 
 import formation
 from formation.cli.main import main
-from formation.dialogue.certificate import certify
+from formation.dialogue.certificate.bounds import certify
+from formation.dialogue.certificate.lm_head import LmHead
 from formation.dialogue.forks import answer, log
 from formation.dialogue.forks.challenge import ARMS, SUMMARY
 from formation.dialogue.forks.nominate import shared_tokens
 from formation.dialogue.intervals import slope
-from formation.dialogue.lm_head import LmHead
 from formation.dialogue.local import open_local
 from formation.dialogue.side import Manner, Turn
 from formation.ledger import canonical

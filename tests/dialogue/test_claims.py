@@ -15,7 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.dialogue.golden import OWN
 
-from formation.dialogue import formats
 from formation.dialogue.claims.catalog import PROCEDURES, settle
 from formation.dialogue.claims.claim import (
     NOT_HERE,
@@ -35,7 +34,8 @@ from formation.dialogue.claims.lexicon import LEXICON, skeleton, suggest, toml
 from formation.dialogue.claims.models import Models
 from formation.dialogue.claims.procedure import MODEL, NOTHING
 from formation.dialogue.claims.read import FORMAT, ClaimRefusal, claims_in, read
-from formation.dialogue.transcript import PROMPT, Message, Transcript
+from formation.dialogue.transcripts import formats
+from formation.dialogue.transcripts.transcript import PROMPT, Message, Transcript
 from formation.errors import EnvironmentFault
 from formation.ledger import canonical
 

@@ -13,7 +13,7 @@ from tests.dialogue.small_sides import a_side, two_checkpoints
 
 import formation
 from formation.cli.main import build_parser
-from formation.dialogue import conduct, events, formats
+from formation.dialogue import conduct, events
 from formation.dialogue.claims.catalog import settle
 from formation.dialogue.claims.claim import FORCING, INVENTORY, LOCAL_RUN, NOT_HERE, REFUTED, SCOPES, SUPPORTED, UNDETERMINED, VERDICTS, Claim
 from formation.dialogue.claims.model import Terms
@@ -22,7 +22,8 @@ from formation.dialogue.claims.read import read
 from formation.dialogue.claims.trial import TOKENS, Trial
 from formation.dialogue.side import Manner
 from formation.dialogue.taught import speaker_of, taught
-from formation.dialogue.transcript import Message, Transcript
+from formation.dialogue.transcripts import formats
+from formation.dialogue.transcripts.transcript import Message, Transcript
 from formation.errors import FormationError, UsageError
 from formation.kernels import readout
 from formation.run.executor import Progress
@@ -236,9 +237,9 @@ def test_hostile_text_reaches_no_terminal(capsys: pytest.CaptureFixture[str], tm
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [
-        (("--as", "moth=x"), 2, "--as: expected NAME=CKPT with the name lamp or owl, each once, got 'moth=x'"),
+        (("--as", "moth=x"), 2, "--as: expected NAME=CKPT with the name lamp or owl, got 'moth=x'"),
         (("--as", "lamp"), 2, "--as: expected NAME=CKPT"),
-        (("--as", "lamp=a", "--as", "lamp=b"), 2, "--as: expected NAME=CKPT"),
+        (("--as", "lamp=a", "--as", "lamp=b"), 2, "--as: expected each side once, got one twice"),
         (("--as", "lamp=nowhere"), 3, "nowhere: expected a checkpoint folder, got nothing"),
         (("--claims", "nothing.toml"), 3, "nothing.toml: expected a readable file"),
         (("--event-log", "nothing.jsonl"), 3, "nothing.jsonl"),

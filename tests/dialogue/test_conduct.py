@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 from tests.dialogue.small_sides import StoppedClock, a_side, two_checkpoints
 
-from formation.dialogue import conduct, events, formats, times
+from formation.dialogue import conduct, events, times
 from formation.dialogue.conduct import LOSSLESS, TEXT, Terms
 from formation.dialogue.events import Event
 from formation.dialogue.local import LocalSide, LocalSpeech
 from formation.dialogue.so_far import SoFar
+from formation.dialogue.transcripts import formats
 from formation.errors import EnvironmentFault, EvidenceError, UsageError
 from formation.kernels.tensor import F32
 from formation.run.sample import Choice

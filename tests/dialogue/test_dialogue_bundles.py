@@ -14,7 +14,7 @@ from tests.dialogue.small_sides import two_checkpoints
 
 import formation.dialogue.local
 from formation.cli.main import main
-from formation.dialogue import events, recorded
+from formation.dialogue import events
 from formation.dialogue.agreement import agree, nonce_of
 from formation.dialogue.given import Heard, names, sequences
 from formation.dialogue.side import SideFault
@@ -24,7 +24,7 @@ from formation.evidence.verify import verify
 from formation.ledger import canonical
 from formation.ledger.progress import Watch
 from formation.ledger.start import read_anchor
-from formation.recording import Means
+from formation.recording import Means, ensure
 from formation.run.order import order_of
 from formation.weights.checkpoint import open_checkpoint
 from recorded_runs import Cut, contents, ledger
@@ -179,7 +179,7 @@ def test_bundles_made_later_and_bundles_cut_off_have_the_same_bytes(
             raise Cut
 
     with pytest.raises(Cut):
-        recorded.ensure(open_checkpoint(checkpoints[0]), [order], Watch("minimal", "minimal", "boundaries"), [first], Means("64MiB", 2, on_step=cut))
+        ensure(open_checkpoint(checkpoints[0]), [order], Watch("minimal", "minimal", "boundaries"), [first], Means("64MiB", 2, on_step=cut))
     assert 0 == main(["dialogue", "--resume", str(out), "--memory", "64MiB", "--key", key])
     assert "it is complete" in capsys.readouterr().err
     for path in (first, *others):

@@ -11,7 +11,7 @@ from tests.dialogue.golden import OWN
 
 from formation.cli.main import build_parser
 from formation.dialogue.event_table import EVENTS, RECORDS, Field
-from formation.dialogue.stop_words import DEFAULT, read_rule
+from formation.dialogue.stops.words import DEFAULT, read_rule
 from formation.ledger.zero import Kind
 
 PAGE = (Path(__file__).parents[2] / "docs" / "dialogue.md").read_text()

@@ -19,8 +19,8 @@ from formation.dialogue import event_table, events
 from formation.dialogue.chain import Chain, documents
 from formation.dialogue.event_table import EVENTS, RECORDS, EventRefusal
 from formation.dialogue.measure import document, measure
-from formation.dialogue.stop_words import DEFAULT
-from formation.dialogue.stops import Stops
+from formation.dialogue.stops.rules import Stops
+from formation.dialogue.stops.words import DEFAULT
 from formation.errors import EnvironmentFault, EvidenceError
 from formation.ledger import canonical
 from formation.run.sample import Sample
@@ -44,6 +44,7 @@ def side(name: str, server: bool = False) -> dict[str, Any]:
         "model": "m",
         "system": "",
         "thinking": "off",
+        "today": {"absent": "not told"},
         "context": {"policy": "full", "limit": 0},
         "most_tokens": 50,
         "stop_ids": [7],

@@ -10,11 +10,12 @@ from typing import Any, Self
 
 import pytest
 
-from formation.dialogue import conduct, events, formats
+from formation.dialogue import conduct, events
 from formation.dialogue.conduct import LOSSLESS, MOST_ATTEMPTS, TEXT, Terms
 from formation.dialogue.context import Context
 from formation.dialogue.event_table import SERVER, UNREPORTED
 from formation.dialogue.side import END_OF_TURN, Manner, Piece, SideFault, Turn
+from formation.dialogue.transcripts import formats
 from formation.errors import EnvironmentFault, EvidenceError
 from formation.ledger.fields import absent
 

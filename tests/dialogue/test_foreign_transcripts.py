@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from formation.dialogue import foreign, formats
-from formation.dialogue.transcript import Message, Transcript, TranscriptRefusal
+from formation.dialogue.transcripts import foreign, formats
+from formation.dialogue.transcripts.transcript import Message, Transcript, TranscriptRefusal
 
 OPENAI = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Yes?"}]
 SHAREGPT = [{"from": "system", "value": "Be brief."}, {"from": "human", "value": "Hi."}, {"from": "gpt", "value": "Yes?"}]

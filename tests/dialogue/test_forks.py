@@ -333,7 +333,7 @@ WRONG = {
     "an id beyond the vocabulary": ("1:1", ["id:512"], "expected an id from 0 to 511"),
     "an id beyond all": ("1:1", ["9" * 30], "expected a number below"),
     "no number": ("1:1", ["resample:x"], "expected a number below"),
-    "no text": ("1:1", ["text:"], "expected a text after 'text:'"),
+    "no text": ("1:1", ["text:"], "expected an id or a text, got nothing"),
     "a lone surrogate": ("1:1", ["text:\ud800"], "expected"),
     "twice": ("1:1", ["end", "∅"], "expected each once"),
     "two names of one token": ("1:1", ["id:65", "text:A"], "expected different tokens"),

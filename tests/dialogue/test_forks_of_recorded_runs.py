@@ -14,6 +14,7 @@ from audit.sealed_runs import check
 from formation.cli.main import main
 from formation.dialogue.forks import log
 from formation.dialogue.forks.forking import SUMMARY
+from formation.dialogue.forks.of_bundle import OfBundle
 from formation.evidence import keys
 from formation.evidence.container import open_container
 from formation.evidence.seal import seal
@@ -118,6 +119,26 @@ def test_the_log_has_of_each_branch_what_its_ledger_has(forked: Path) -> None:
         assert [token["id"] for token in line["tokens"]] == said(forked / line["bundle"])
         assert [token["measured"]["model"]["logprob_nats"] for token in line["tokens"]] == [each["derived"]["logprob"] for each in heads]
         assert [token["kind"] in ("forced", "end") for token in line["tokens"]] == [each["kind"] == "forced" for each in heads]
+
+
+def test_branches_in_one_pass_have_the_bytes_of_branches_one_by_one(
+    parent: Path, folder: Path, key: Path, forked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    monkeypatch.setattr(OfBundle, "together", lambda self, most: 1)
+    assert 0 == fork(parent, folder, key, tmp_path / "alone", "2", *CHOICES)
+    declared = ("io.jsonl", "host.json", "attestation.json", "manifest-sha256.txt", "tlog-checkpoint.txt")  # of the machine and the day
+    together, alone = ({name: data for name, data in files_of(out).items() if not name.endswith(declared)} for out in (forked, tmp_path / "alone"))
+    assert alone == together and len(together) > 3 * len(bundles(forked))
+    assert [{3}, {1}] == [
+        {json.loads(line)["shared_by"] for row in bundles(out).values() for line in (row / "io.jsonl").read_bytes().splitlines()[:1]}
+        for out in (forked, tmp_path / "alone")
+    ]  # fmt: skip
+
+
+def test_the_same_run_asked_for_twice_is_recorded_once(parent: Path, folder: Path, key: Path, tmp_path: Path) -> None:
+    assert 0 == fork(parent, folder, key, tmp_path / "fork", "2", "--choose", "free", "resample:3", "--tokens", "2")  # its own seed
+    rows = json.loads((tmp_path / "fork" / SUMMARY).read_bytes())["branches"]
+    assert 2 == len(rows) and 1 == len({row["bundle"] for row in rows}) and 1 == len({row["text"] for row in rows})
 
 
 def test_killed_while_a_branch_is_recorded_it_records_that_one_again(

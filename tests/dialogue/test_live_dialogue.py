@@ -20,8 +20,9 @@ from tests.dialogue.small_sides import two_checkpoints
 from formation.cli import live_dialogue
 from formation.cli.live_dialogue import style_of
 from formation.cli.main import main
-from formation.dialogue import events, formats
+from formation.dialogue import events
 from formation.dialogue.conduct import LOSSLESS, TEXT
+from formation.dialogue.transcripts import formats
 
 QUICK = ("--memory", "64MiB", "--threads", "1", "--no-bundles")
 

@@ -18,11 +18,11 @@ from formation.dialogue.chain import Chain
 from formation.dialogue.context import Context
 from formation.dialogue.edits import Edits, Mask
 from formation.dialogue.event_table import check_body
-from formation.dialogue.remote import Hearing, RemoteSide, connect
-from formation.dialogue.remote_address import read_address
-from formation.dialogue.remote_http import Patience, Server, ServerFault
-from formation.dialogue.remote_reply import ReplyRefusal, answer
-from formation.dialogue.remote_stream import Events
+from formation.dialogue.remote.address import read_address
+from formation.dialogue.remote.http import Patience, Server, ServerFault
+from formation.dialogue.remote.reply import ReplyRefusal, answer
+from formation.dialogue.remote.side import Hearing, RemoteSide, connect
+from formation.dialogue.remote.stream import Events
 from formation.dialogue.side import Manner, SideFault, Turn
 from formation.errors import UsageError
 from formation.ledger import canonical
@@ -283,7 +283,7 @@ def test_a_bad_habit_is_one_sentence_and_what_came_before_stays(name: str, serve
     assert asked_again == ("the last of 3 attempts" in str(fault)) == bool(waits)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_a_stream_that_is_changed_anywhere_gives_events_that_the_log_takes_or_a_refusal(connected: RemoteSide, data: st.DataObject) -> None:
     asked = Asked("/v1/chat/completions", {"stream": True, "logprobs": True, "top_logprobs": 2}, {}, frozenset())
@@ -338,7 +338,7 @@ def test_a_server_that_says_nothing_or_stops_is_given_up_in_time(server: LocalSe
 
 
 def test_an_answer_without_end_is_cut_off(server: LocalServer, side: RemoteSide, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("formation.dialogue.remote_http.MOST_BYTES", 4000)
+    monkeypatch.setattr("formation.dialogue.remote.http.MOST_BYTES", 4000)
     events, _, fault = said(side)
     assert "expected an answer of at most 4000 bytes, got a longer one" in str(fault)
     assert fault is not None and not fault.again

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from formation.dialogue.remote_address import Key, read_address, read_key
+from formation.dialogue.remote.address import Key, read_address, read_key
 from formation.errors import UsageError
 
 

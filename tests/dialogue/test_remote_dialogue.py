@@ -18,8 +18,8 @@ from formation.dialogue import conduct, events
 from formation.dialogue.chain import Chain
 from formation.dialogue.conduct import Terms
 from formation.dialogue.local import LocalSide
-from formation.dialogue.remote import RemoteSide, connect
-from formation.dialogue.remote_http import Patience
+from formation.dialogue.remote.http import Patience
+from formation.dialogue.remote.side import RemoteSide, connect
 from formation.dialogue.side import Manner, Turn
 from formation.run.distributions import distributions
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.dialogue.local_server import MODEL, LocalServer
 
-from formation.dialogue.remote import connect
+from formation.dialogue.remote.side import connect
 from formation.dialogue.side import Manner, Turn
 
 openai = pytest.importorskip("openai")

@@ -8,9 +8,9 @@ import pytest
 from tests.dialogue.local_server import MODEL, LocalServer
 
 from formation.dialogue.event_table import RECORDS, check_fields
-from formation.dialogue.remote import connect
-from formation.dialogue.remote_http import Patience, ServerFault
-from formation.dialogue.remote_probe import Capabilities, recorded
+from formation.dialogue.remote.http import Patience, ServerFault
+from formation.dialogue.remote.probe import Capabilities, recorded
+from formation.dialogue.remote.side import connect
 from formation.dialogue.side import Manner
 from formation.errors import EvidenceError, UsageError
 

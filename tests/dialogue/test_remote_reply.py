@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from formation.dialogue.event_table import RECORDS, check_fields
-from formation.dialogue.remote_reply import Heard, ReplyRefusal, Token, answer, reported
-from formation.dialogue.remote_spelling import Spelling, check_spelling
+from formation.dialogue.remote.reply import Heard, ReplyRefusal, Token, answer, reported
+from formation.dialogue.remote.spelling import Spelling, check_spelling
 from formation.strict_json import JsonRefusal, parse_json
 
 TOP = ((b" a", -0.5), (b" b", -1.5))

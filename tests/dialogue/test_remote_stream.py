@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from formation.dialogue.remote_stream import MOST_EVENT_BYTES, Events, StreamRefusal
+from formation.dialogue.remote.stream import MOST_EVENT_BYTES, Events, StreamRefusal
 
 TEXTS = {
     "LF": (b'data: {"a":1}\n\ndata: {"b":2}\n\ndata: [DONE]\n\n', [b'{"a":1}', b'{"b":2}'], True),

@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from tests.dialogue.local_server import LocalServer
 
-from formation.dialogue.remote import connect
-from formation.dialogue.remote_http import Patience, ServerFault
+from formation.dialogue.remote.http import Patience, ServerFault
+from formation.dialogue.remote.side import connect
 from formation.dialogue.side import Manner, Turn
 
 ONCE = Patience(connect_seconds=5, pause_seconds=10, answer_seconds=20, attempts=1)

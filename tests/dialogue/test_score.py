@@ -15,18 +15,19 @@ from hypothesis import strategies as st
 
 import formation
 from formation.cli.main import main
-from formation.dialogue import jsonl, score
+from formation.dialogue import score
 from formation.dialogue.chance import count
 from formation.dialogue.local import open_local
 from formation.dialogue.score import END_OF_TURN, event_of
 from formation.dialogue.side import Manner, Turn
 from formation.dialogue.taught import Speaker, speaker_of, taught
-from formation.dialogue.transcript import PROMPT, Message, Transcript
+from formation.dialogue.transcripts import jsonl
+from formation.dialogue.transcripts.transcript import PROMPT, Message, Transcript
 from formation.errors import UsageError
 from formation.ledger import accounts, start
 from formation.run.generate import Engine, Step
 from formation.samples import folder
-from recorded_runs import Cut, contents
+from recorded_runs import HOW, Cut, contents
 
 SAMPLE = folder("kimi_k25")
 SAID = ("What does len do?", "It counts.<|im_end|>", "And  for\nstrings?  ", "Characters.", "[END]", "[END]")
@@ -148,15 +149,29 @@ def as_(name: str) -> list[str]:
     return ["--as", f"{name}={SAMPLE}"]
 
 
-def test_both_sides_are_scored_into_a_table_a_summary_and_a_bundle_each(
-    usual: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], speaker: Speaker
-) -> None:  # fmt: skip
-    capsys.readouterr()
-    assert 0 == main([*usual, *as_("owl"), *as_("lamp"), "--json"])
-    told = json.loads(capsys.readouterr().out)
+@pytest.fixture(scope="module")
+def both(transcript: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both sides scored, in one pass, to the end"""
+    out = tmp_path_factory.mktemp("both")
+    main(["key", "new", "--key", str(out / "key")])
+    given = ["--memory", "32MiB", "--threads", "2", "--key", str(out / "key"), "--out", str(out)]
+    assert 0 == main(["score", str(transcript), *given, *as_("owl"), *as_("lamp")])
+    return out
+
+
+def rows_in(out: Path, *names: str) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in (out / "tokens.jsonl").read_text().splitlines()]
+    return [row for row in rows if row["side"] in names] if names else rows
+
+
+UNPROVEN = ("--parity", "none")
+ANY_PROOF = (*HOW, "parity.json")
+
+
+def test_both_sides_are_scored_into_a_table_a_summary_and_a_bundle_each(both: Path, speaker: Speaker) -> None:
+    told = json.loads((both / "summary.json").read_text())
     assert ["owl", "lamp"] == [each["name"] for each in told["sides"]]
-    assert told["sides"] == json.loads((tmp_path / "out" / "summary.json").read_text())["sides"]
-    rows = [json.loads(line) for line in (tmp_path / "out" / "tokens.jsonl").read_text().splitlines()]
+    rows = rows_in(both)
     assert sorted(rows, key=lambda row: (row["message"], row["index"])) == rows
     for place, (name, side) in enumerate((("owl", 1), ("lamp", 0))):
         own, summary, found = [row for row in rows if row["side"] == name], told["sides"][place], taught(TALK, side, speaker, Manner())
@@ -167,26 +182,23 @@ def test_both_sides_are_scored_into_a_table_a_summary_and_a_bundle_each(
         assert (3, 3, len(own)) == (summary["messages"], summary["count"]["observed"], summary["tokens"])
         assert summary["count"]["expected"] == pytest.approx(sum(row["event_probability"] for row in own))
         assert max(own, key=lambda row: row["surprisal_bits"])["position"] == summary["most_surprising"][0]["position"]
-        bundle = tmp_path / "out" / summary["bundle"]
+        bundle = both / summary["bundle"]
         assert found.ids == start.read_anchor(bundle).prompt_ids
         assert 0 == main(["verify", str(bundle), "--allow-unknown-signer"])
         assert ("ab"[side] + ".ofb", "passed") == (summary["bundle"], summary["parity"])
 
 
 def test_sides_with_one_checkpoint_share_a_pass_and_have_the_bundles_that_each_has_alone(
-    usual: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    usual: list[str], both: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    alone = {"a.ofb": "lamp", "b.ofb": "owl"}
-    for name in alone.values():
-        assert 0 == main([*usual[:-1], str(tmp_path / name), *as_(name)])
-    assert 0 == main([*usual, *as_("owl"), *as_("lamp")])
-    rows = [json.loads(line) for line in (tmp_path / "out" / "tokens.jsonl").read_text().splitlines()]
-    for bundle, name in alone.items():
-        together = tmp_path / "out" / bundle
-        assert contents(tmp_path / name / bundle) == contents(together)
-        own = [json.loads(line) for line in (tmp_path / name / "tokens.jsonl").read_text().splitlines()]
-        assert own == [row for row in rows if row["side"] == name]
-        assert {2} == {line["shared_by"] for line in accounts.read(together)}
+    for bundle, name in {"a.ofb": "lamp", "b.ofb": "owl"}.items():
+        out = tmp_path / name
+        capsys.readouterr()
+        assert 0 == main([*usual[:-1], str(out), *as_(name), *UNPROVEN, "--json"])
+        assert json.loads(capsys.readouterr().out)["sides"] == json.loads((out / "summary.json").read_text())["sides"]
+        assert contents(out / bundle, without=ANY_PROOF) == contents(both / bundle, without=ANY_PROOF)
+        assert rows_in(out) == rows_in(both, name)
+        assert {2} == {line["shared_by"] for line in accounts.read(both / bundle)}
 
 
 def cut_off(asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,20 +218,19 @@ def cut_off(asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_side_that_is_there_and_one_that_was_cut_off_are_gone_on_with_alone(
-    usual: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    usual: list[str], both: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    both = [*as_("owl"), *as_("lamp"), "--parity", "none"]
-    assert 0 == main([*usual[:-1], str(tmp_path / "straight"), *both])
-    cut_off([*usual, *both], monkeypatch)
-    assert 0 == main([*usual, *both, "--resume"])
+    asked = [*usual, *as_("owl"), *as_("lamp"), *UNPROVEN]
+    cut_off(asked, monkeypatch)
+    assert 0 == main([*asked, "--resume"])
     for bundle in ("a.ofb", "b.ofb"):
-        assert contents(tmp_path / "straight" / bundle) == contents(tmp_path / "out" / bundle)
-    assert (tmp_path / "straight" / "tokens.jsonl").read_bytes() == (tmp_path / "out" / "tokens.jsonl").read_bytes()
+        assert contents(both / bundle, without=ANY_PROOF) == contents(tmp_path / "out" / bundle, without=ANY_PROOF)
+    assert (both / "tokens.jsonl").read_bytes() == (tmp_path / "out" / "tokens.jsonl").read_bytes()
 
 
 def test_the_chance_of_the_token_that_came_is_its_probability(usual: list[str], tmp_path: Path) -> None:
     assert 0 == main([*usual, *as_("lamp"), "--event", "What", "--parity", "none", "--rows", "none"])
-    first, *_ = [json.loads(line) for line in (tmp_path / "out" / "tokens.jsonl").read_text().splitlines()]
+    first, *_ = rows_in(tmp_path / "out")
     assert first["event_probability"] == pytest.approx(math.exp(first["logprob_nats"]), rel=1e-12)
 
 
@@ -236,7 +247,7 @@ def test_what_a_side_said_here_scores_as_it_was_said(tmp_path: Path, speaker: Sp
     main(["key", "new", "--key", str(tmp_path / "key")])
     out = ["--out", str(tmp_path / "out"), "--key", str(tmp_path / "key"), "--parity", "none", "--memory", "32MiB"]
     assert 0 == main(["score", str(talk), *as_("owl"), *out])
-    rows = [json.loads(line) for line in (tmp_path / "out" / "tokens.jsonl").read_text().splitlines()]
+    rows = rows_in(tmp_path / "out")
     assert ids == [row["id"] for row in rows][: len(ids)]
     for event, row in zip(pieces, rows, strict=False):
         model = event["measured"]["model"]
@@ -301,7 +312,7 @@ def test_a_dialogue_longer_than_the_models_context_is_refused_before_anything_be
     assert "lamp: expected at most 2048 positions (max_position_embeddings), got " in err and "--messages 1 scores the first 1 messages" in err
     assert not (tmp_path / "out").exists()
     assert 0 == main([usual[0], str(long), *usual[2:], *as_("lamp"), "--messages", "2", "--parity", "none", "--rows", "none"])
-    rows = [json.loads(line) for line in (tmp_path / "out" / "tokens.jsonl").read_text().splitlines()]
+    rows = rows_in(tmp_path / "out")
     assert {1} == {row["message"] for row in rows}
 
 
@@ -316,7 +327,7 @@ def test_a_text_of_several_tokens_is_counted_by_its_first_and_its_chance_told_wh
     assert 0 == main([*usual, *as_("lamp"), "--event", " does len do?", "--parity", "none", "--rows", "none"])
     assert f"all {len(whole)} tokens of it: said 1 times, with " in capsys.readouterr().out
     count = json.loads((tmp_path / "out" / "summary.json").read_text())["sides"][0]["count"]
-    rows = [json.loads(line) for line in (tmp_path / "out" / "tokens.jsonl").read_text().splitlines()]
+    rows = rows_in(tmp_path / "out")
     begin = next(n for n, row in enumerate(rows) if row["id"] == whole[0])
     assert whole == [row["id"] for row in rows[begin : begin + len(whole)]]
     expected = math.fsum(row["logprob_nats"] for row in rows[begin : begin + len(whole)])
@@ -325,14 +336,15 @@ def test_a_text_of_several_tokens_is_counted_by_its_first_and_its_chance_told_wh
     assert math.exp(expected) <= rows[begin]["event_probability"]
 
 
-def test_a_score_that_was_cut_off_goes_on_to_the_same_files(usual: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    straight = [*usual[:-1], str(tmp_path / "straight")]
-    assert 0 == main([*straight, *as_("lamp"), "--parity", "none"])
-    cut_off([*usual, *as_("lamp"), "--parity", "none"], monkeypatch)
-    assert 3 == main([*usual, *as_("lamp"), "--parity", "none"])  # something is there
-    assert 0 == main([*usual, *as_("lamp"), "--parity", "none", "--resume"])
-    assert contents(tmp_path / "straight" / "a.ofb") == contents(tmp_path / "out" / "a.ofb")
-    assert (tmp_path / "straight" / "tokens.jsonl").read_bytes() == (tmp_path / "out" / "tokens.jsonl").read_bytes()
+def test_a_score_that_was_cut_off_goes_on_to_the_same_files(
+    usual: list[str], both: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    asked = [*usual, *as_("lamp"), *UNPROVEN]
+    cut_off(asked, monkeypatch)
+    assert 3 == main(asked)  # something is there
+    assert 0 == main([*asked, "--resume"])
+    assert contents(both / "a.ofb", without=ANY_PROOF) == contents(tmp_path / "out" / "a.ofb", without=ANY_PROOF)
+    assert rows_in(both, "lamp") == rows_in(tmp_path / "out")
 
 
 def test_another_score_is_not_gone_on_with(usual: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from tests.dialogue.golden import OWN, RECORDED, needs_recorded
 from tests.dialogue.small_sides import StoppedClock, a_side, two_checkpoints
 
-from formation.dialogue import conduct, events, formats
-from formation.dialogue.conditions import Amounts, AtLeast, Cycle, Ends, Nothing, Said, Same, Span
-from formation.dialogue.simulate import USUAL, outcome, simulate, simulate_log
-from formation.dialogue.stop_words import DEFAULT, read_rule
-from formation.dialogue.stops import Evidence, Rule, Stops
-from formation.dialogue.transcript import Message, Transcript
+from formation.dialogue import conduct, events
+from formation.dialogue.stops.conditions import Amounts, AtLeast, Cycle, Ends, Nothing, Said, Same, Span
+from formation.dialogue.stops.rules import Evidence, Rule, Stops
+from formation.dialogue.stops.simulate import USUAL, outcome, simulate, simulate_log
+from formation.dialogue.stops.words import DEFAULT, read_rule
+from formation.dialogue.transcripts import formats
+from formation.dialogue.transcripts.transcript import Message, Transcript
 from formation.errors import UsageError
 
 

@@ -61,7 +61,7 @@ def test_what_only_a_bundle_can_is_refused_of_a_dialogue(talk: Path, tmp_path: P
 def test_claims_that_cannot_be_read_leave_no_page(talk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "talk.html"
     assert 3 == main(["explore", str(talk), "--claims", str(tmp_path / "none.json"), "--out", str(out)])
-    assert "none.json, got No such file or directory" in capsys.readouterr().err
+    assert "none.json: expected a readable file, got No such file or directory" in capsys.readouterr().err
     assert not out.exists()
 
 

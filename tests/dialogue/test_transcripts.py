@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.dialogue.golden import OWN, RECORDED, needs_recorded
 
-from formation.dialogue import formats, jsonl, markdown
-from formation.dialogue.transcript import Message, Transcript, TranscriptRefusal, mismatches
+from formation.dialogue.transcripts import formats, jsonl, markdown
+from formation.dialogue.transcripts.transcript import Message, Transcript, TranscriptRefusal, mismatches
 from formation.errors import EnvironmentFault, UsageError
 
 GOLDEN_SHA256 = "c7ae7b14695dd4ae7577b940636ae8bd1e8215fdcad2027206dd60a9846367bc"

@@ -78,13 +78,3 @@ def test_a_text_is_one_token_several_or_a_name_that_nobody_can_type(tokenizer: T
     assert (number, Kind.UNREACHABLE_BY_TOKENIZER) == (special.token, special.zero and special.zero.kind)
     assert number not in special.ids
     assert Zero(Kind.NO_SUCH_TOKEN) == reach.of_text(tokenizer, "").zero
-
-
-def test_ids_are_typed_or_special_or_none(tokenizer: Tokenizer) -> None:
-    assert None is reach.of_token(tokenizer, tokenizer.encode("a")[0])
-    assert Zero(Kind.NO_SUCH_TOKEN) == reach.of_token(tokenizer, tokenizer.rows)
-    for number in tokenizer.specials.values():
-        found = reach.of_token(tokenizer, number)
-        assert found is not None and found.kind is Kind.UNREACHABLE_BY_TOKENIZER
-    lone = next(number for number in range(tokenizer.size) if tokenizer.token_bytes(number) == b"\xae")
-    assert None is reach.of_token(tokenizer, lone)

@@ -66,7 +66,8 @@ def test_a_file_that_is_too_large_is_not_read_as_a_whole(tmp_path: Path) -> None
 
 
 def account(position: int) -> dict[str, object]:
-    return {"position": position, "disk_bytes": 10, "seconds": 0.5, "shards": [f"{position % 2}.safetensors"]}
+    guesses = {"guessed_bytes": 2, "guessed_unused_bytes": 1}
+    return {"position": position, "disk_bytes": 10, **guesses, "seconds": 0.5, "shards": [f"{position % 2}.safetensors"]}
 
 
 def test_accounts_keep_the_lines_of_kept_steps(tmp_path: Path) -> None:
@@ -80,7 +81,7 @@ def test_accounts_keep_the_lines_of_kept_steps(tmp_path: Path) -> None:
     again.append(account(9))
     again.close()
     assert [account(0), account(1), account(9)] == list(accounts.read(tmp_path))
-    assert accounts.Totals(30, 1.5, ("0.safetensors", "1.safetensors")) == accounts.totals(tmp_path)
+    assert accounts.Totals(30, 1.5, ("0.safetensors", "1.safetensors"), 6, 3) == accounts.totals(tmp_path)
 
 
 def test_lost_accounts_are_told(tmp_path: Path) -> None:

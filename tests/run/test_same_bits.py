@@ -14,6 +14,7 @@ import pytest
 
 import formation
 from formation.kernels import ops
+from formation.weights.policy import POLICIES
 from small_models import flat_config, fp8_config, qwen3_config, qwen_config, small_checkpoint, small_config
 
 IDS = [int(i) for i in np.random.default_rng(7).integers(0, 512, 41)]
@@ -54,6 +55,16 @@ def steps_of(folder: Path, ids: list[int], forced: list[int], **options: object)
 def test_any_number_of_threads(folder: Path, expected: np.ndarray, threads: int) -> None:
     with formation.Engine(formation.open(folder), memory="16MiB", threads=threads) as engine:
         assert same(engine.logits(IDS), expected)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_any_policy_for_who_of_the_experts_stays(k25_folder: Path, policy: str) -> None:
+    found = []
+    for options in ({"memory": "16MiB"}, {"memory": "2MiB", "policy": policy, "guess": False}):
+        with formation.Engine(formation.open(k25_folder), threads=1, **options) as engine:
+            found.append(list(engine.generate(IDS[:5], 6)))
+    assert [step.logits.tobytes() for step in found[0]] == [step.logits.tobytes() for step in found[1]]
+    assert 0 < min(step.reads.disk_bytes - step.reads.parts[0].disk_bytes for step in found[1])  # none has all that it needs
 
 
 @pytest.mark.parametrize("length", [1, 2, 15, 16, 17, 40])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 
 import formation
 from formation.errors import BudgetError, NonFiniteError, PromptError
+from formation.kernels import ops
+from formation.kernels.tensor import Weight
 from formation.model.sequences import Split, places, stretches
 from formation.model.taps import SEQUENCE, Blind, Site, Tap, require_finite
 from formation.run.generate import Step, Wanted
@@ -102,6 +105,29 @@ def test_the_same_prompt_many_times_reads_the_weights_as_often_as_once(folder: P
         rows = next(part.disk_bytes for part in steps[0].reads.parts if part.part == "embedding")
         read.append(steps[0].reads.disk_bytes - rows)
     assert read[0] == read[1] > 0
+
+
+def test_all_sequences_are_multiplied_by_each_matrix_of_a_layer_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attention over keys, and states, are of each sequence; its projections are of all rows"""
+    used: list[str] = []
+    for name in ("linear", "heads_linear", "heads_linear_t"):
+        monkeypatch.setattr(ops, name, counted(getattr(ops, name), used))
+    products = []
+    for count in (1, 3):
+        with formation.Engine(formation.open(folder), memory="64MiB", guess=False) as engine:
+            used.clear()
+            list(engine.generate_together([Wanted(ids, 1) for ids in PROMPTS[-count:]]))
+        products.append(sorted(name for name in used if "attn" in name))
+    assert products[0] == products[1]
+    assert len(products[0]) > 4 * 3  # of four layers
+
+
+def counted(product: Any, used: list[str]) -> Any:
+    def multiply(weight: Weight, *given: Any, **named: Any) -> Any:
+        used.append(weight.name)
+        return product(weight, *given, **named)
+
+    return multiply
 
 
 def test_what_does_not_fit_together_is_refused_before_anything_is_read(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from synthetic_shards import experts_checkpoint
 
 from formation.errors import CheckpointError, ReadError
 from formation.weights.checkpoint import Checkpoint, open_checkpoint
-from formation.weights.mirror import with_mirrors
+from formation.weights.mirror import open_several, with_mirrors
 from formation.weights.reader import Reader
 from formation.weights.stream import WeightStream
 
@@ -103,6 +104,22 @@ def test_a_mirror_without_any_shard_is_refused(made, tmp_path: Path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError, match=r"empty: expected a mirror with shards such as model-1-of-3\.safetensors, got none"):
         with_mirrors(checkpoint, [tmp_path / "empty"])
+
+
+def test_of_several_checkpoints_each_has_the_mirrors_that_are_its_own(made, tmp_path: Path):
+    checkpoint, mirror, _ = made
+    experts_checkpoint(tmp_path / "other", 4, 30_000, cores=2, core_size=60_000)  # its shards have the same names
+    shutil.copytree(tmp_path / "other", tmp_path / "again")
+    own, other = open_several([checkpoint.path, tmp_path / "other"], [mirror, tmp_path / "again"])
+    assert ((mirror,), (tmp_path / "again",)) == (own.mirrors, other.mirrors)
+    assert (checkpoint, other) == (replace(own, shards=checkpoint.shards, mirrors=()), open_several([tmp_path / "other"], [tmp_path / "again"])[0])
+
+
+def test_a_mirror_of_none_of_several_checkpoints_is_refused(made, tmp_path: Path):
+    _, mirror, _ = made
+    experts_checkpoint(tmp_path / "other", 4, 30_000, cores=2, core_size=60_000)
+    with pytest.raises(CheckpointError, match=r"mirror: expected a mirror with shards of .*other, got none of them"):
+        open_several([tmp_path / "other"], [mirror])
 
 
 def test_a_folder_named_twice_is_refused(made):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from formation.weights.policy import POLICIES, Frequency, Recency, Segmented
+from formation.errors import UsageError
+from formation.weights.policy import POLICIES, Fading, Frequency, Recency, Segmented, policy_named
 from formation.weights.residency import Kept, optimum, replay
 
 
@@ -81,6 +82,35 @@ def test_segmented_keeps_who_was_used_again_through_a_scan():
     accesses = single(1, 1, 2, 3, 4, 5, 6, 1)
     assert Kept(8, 2) == replay(Segmented(), accesses, 3)
     assert Kept(8, 1) == replay(Recency(), accesses, 3)
+
+
+def test_fading_keeps_what_is_used_now_of_what_was_used_often_before():
+    accesses = single(*[1] * 20, *[2, 3, 4] * 40, 1)
+    assert Kept(141, 136) == replay(Fading(), accesses, 3)
+    assert 136 > replay(Frequency(), accesses, 3).hits
+
+
+def test_fading_keeps_what_is_used_often_through_a_scan_that_recency_forgets_it_in():
+    accesses = [access for n in range(2, 14, 2) for access in single(1, 1, n, n + 1)]
+    assert Kept(24, 10) == replay(Fading(), accesses, 2)
+    assert Kept(24, 6) == replay(Recency(), accesses, 2)
+
+
+@given(uses=st.lists(st.integers(0, 5), min_size=1, max_size=200))
+def test_fading_orders_by_the_sum_of_uses_each_halved_with_its_age(uses):
+    policy, clock, weights = Fading(), 0.0, dict[int, float]()
+    for n in uses:
+        policy.used(key(n))
+        clock += 1 / max(1, len(weights))
+        weights[n] = weights.get(n, 0.0) + 2**clock
+    found = [weights[each[2]] for each in policy.worst_first()]
+    assert len(weights) == len(found)
+    assert all(before <= after * (1 + 1e-9) for before, after in pairwise(found))
+
+
+def test_a_policy_that_there_is_not_is_refused():
+    with pytest.raises(UsageError, match="policy: expected one of fading, lru, lfu, segmented, got 'mru'"):
+        policy_named("mru")
 
 
 @pytest.mark.parametrize("name", sorted(POLICIES))

@@ -16,7 +16,7 @@ from math import floor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from formation.cli.options import add_json, add_machine
+from formation.cli.options import add_json, add_streaming, read_checkpoint
 from formation.cli.speech import LiveLine, harmless
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed-from", metavar="VALUE", help="draw from this value, hexadecimal or text, that a third party names afterwards")
     parser.add_argument("--out", type=Path, metavar="PATH", help="where the result goes, of one bundle (default: audit.json in a sealed bundle)")
     parser.add_argument("--key", type=Path, metavar="PATH", help="the auditor's private key (default: the user's own, made on first use)")
-    add_machine(parser)
+    add_streaming(parser)
     add_json(parser)
 
 
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     check(args)
     progress, done = LiveProgress(), []
     reports = audit_together(
-        args.bundles, args.checkpoint, cells=args.cells, column=args.column, full=args.full, seed_from=args.seed_from, memory=args.memory,
+        args.bundles, read_checkpoint(args), cells=args.cells, column=args.column, full=args.full, seed_from=args.seed_from, memory=args.memory,
         threads=args.threads, progress=progress,
     )  # fmt: skip
     for bundle, found in zip(args.bundles, reports, strict=True):

@@ -1,17 +1,18 @@
 """Measure what streaming a checkpoint costs here: prefill, whole tokens beside the raw disk of the same minute, recording beside not recording.
 
-With --replay instead: how many of a recorded run's experts a cache of some size would have held, by policy.
+With --replay instead: how many of the experts of recorded runs a cache of some size would have held, by policy.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from formation.cli.options import add_json, add_machine
+from formation.cli.options import POLICY_NAMES, add_experts, add_json, add_streaming, read_checkpoint
 from formation.cli.speech import LiveText, say
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 HELP = "what streaming costs on this machine"
 OPTIMUM = "optimum"
-POLICIES = "lru,lfu,segmented,optimum"
 SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2)  # of all routed experts
 
 
@@ -29,13 +29,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="figures are their medians (default 3)")
     parser.add_argument("--positions", type=int, default=32, metavar="N", help="of the prompt (default 32)")
     parser.add_argument("--reader-threads", type=int, default=4, metavar="N", help="that read (default 4)")
-    parser.add_argument("--no-guess", action="store_true", help="read no expert before a router has chosen it")
+    add_experts(parser)
     parser.add_argument("--no-capture", action="store_true", help="leave out the comparison of recording with not recording")
-    parser.add_argument("--replay", type=Path, metavar="NAME.ofb", help="a recorded run, whose routes are replayed; nothing is measured")
-    parser.add_argument("--policies", metavar="A,B", help=f"which to replay (default: all of {POLICIES})")
+    words = "recorded runs, whose routes are replayed, each with a cache that begins empty; nothing is measured"
+    parser.add_argument("--replay", type=Path, nargs="+", metavar="NAME.ofb", help=words)
+    parser.add_argument("--policies", metavar="A,B", help=f"which to replay (default: all of {','.join(POLICY_NAMES)},{OPTIMUM})")
     words = "experts that fit, once for each column (default: a sixteenth, an eighth, a quarter and half of them)"
     parser.add_argument("--slots", type=int, action="append", metavar="N", help=words)
-    add_machine(parser)
+    add_streaming(parser)
     add_json(parser)
 
 
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     if args.replay is None and (args.policies or args.slots):
         raise UsageError("bench: expected --policies and --slots with --replay, got them without")
     if args.replay is not None:
-        facts = compared(args.replay, _policies(args.policies or POLICIES), args.slots)
+        facts = compared(args.replay, _policies(args.policies), args.slots)
         print(json.dumps(facts) if args.json else table(facts))
         return 0
     facts = measured(args)
@@ -60,17 +61,18 @@ def run(args: argparse.Namespace) -> int:
 
 def measured(args: argparse.Namespace) -> dict[str, Any]:
     """Raises UsageError, and what opening and running a checkpoint raises."""
-    import formation
     from formation.errors import UsageError
     from formation.run.bench import Trial, measure
 
     trial = Trial(args.tokens, args.rounds, args.positions, args.reader_threads)
     if min(trial.tokens, trial.rounds, trial.prompt, trial.reader_threads) < 1:
         raise UsageError("bench: expected --tokens, --rounds, --positions and --reader-threads of 1 or more, got less")
-    checkpoint = formation.open(args.checkpoint)
+    checkpoint = read_checkpoint(args)
     say("reads the disk alone, then tokens, by turns; Ctrl-C ends it after the last whole round")
     with LiveText(trial.steps, echo=False) as live:
-        facts = measure(checkpoint, trial, memory=args.memory, threads=args.threads, guess=not args.no_guess, progress=live.progress)
+        facts = measure(
+            checkpoint, trial, memory=args.memory, threads=args.threads, guess=not args.no_guess, policy=args.policy, progress=live.progress
+        )  # fmt: skip
     if not args.no_capture and not facts["interrupted"]:
         facts["capture"] = capture_cost(args, checkpoint, trial)
     return facts
@@ -90,7 +92,9 @@ def capture_cost(args: argparse.Namespace, checkpoint: Any, trial: Any) -> dict[
 
     times: list[float] = []
     order = Order(tuple(range(1, trial.prompt + 1)), trial.tokens + 2, Sample(temperature=1.0, seed=1))
-    means = Means(args.memory, args.threads, parity="none", on_step=lambda step: times.append(time.monotonic()), guess=not args.no_guess)
+    means = Means(
+        args.memory, args.threads, parity="none", on_step=lambda step: times.append(time.monotonic()), guess=not args.no_guess, policy=args.policy
+    )  # fmt: skip
     with means.engine(checkpoint) as engine:
         for _ in engine.generate(order.prompt_ids, order.tokens, order.sampler):
             times.append(time.monotonic())
@@ -138,7 +142,8 @@ def decode_lines(facts: dict[str, Any]) -> Iterator[str]:
     d, rounds = facts["decode"], facts["rounds"]
     yield f"decode            medians of {len(rounds)} rounds of {len(rounds[0]['tokens'])} tokens, drawn at random"
     yield f"  raw disk        {d['raw_bytes_per_second'] / 1e9:.3f} GB/s"
-    yield f"  whole token     {d['whole_token_bytes_per_second'] / 1e9:.3f} GB/s, {d['share_of_raw']:.1%} of raw; {d['seconds_per_token']:.3f} s"
+    needed = f"{d['whole_token_bytes_per_second'] / 1e9:.3f} GB/s needed, {d['share_of_raw']:.1%} of raw ({d['disk_share_of_raw']:.1%} read)"
+    yield f"  whole token     {needed}; {d['seconds_per_token']:.3f} s"
     yield f"  read per token  {show_bytes(d['bytes_per_token'])}, {d['read_over_floor']:.4f} of the floor"
     yield f"  guessed         {d['guessed_share']:.1%} of the bytes read, and {d['wasted_share']:.1%} read on guesses that were wrong"
     yield f"  experts         {d['expert_hit_share']:.1%} of those used were in memory"
@@ -156,53 +161,79 @@ def decode_lines(facts: dict[str, Any]) -> Iterator[str]:
 # ---- the routes of a recorded run
 
 
-def _policies(text: str) -> list[str]:
+def _policies(text: str | None) -> list[str]:
+    """Raises UsageError."""
     from formation.errors import UsageError
-    from formation.weights.policy import POLICIES
 
-    known = [*POLICIES, OPTIMUM]
-    names = text.split(",")
+    known = [*POLICY_NAMES, OPTIMUM]
+    names = text.split(",") if text else known
     for name in names:
         if name not in known:
             raise UsageError(f"policies: expected some of {', '.join(known)}, got {name!r}")
     return names
 
 
-def compared(bundle: Path, policies: list[str], slots: list[int] | None) -> dict[str, Any]:
+def compared(bundles: list[Path], policies: list[str], slots: list[int] | None) -> dict[str, Any]:
     """Hits of each policy for each number of slots. Raises UsageError, EnvironmentFault."""
     from formation.errors import UsageError
-    from formation.weights.policy import POLICIES
-    from formation.weights.residency import optimum, replay
 
-    accesses, experts, tokens = routes(bundle)
-    most = max(map(len, accesses))
+    runs = [routes(bundle) for bundle in bundles]
+    experts = max(run.experts for run in runs)
+    most = max(len(access) for run in runs for access in run.accesses)
     sizes = sorted(set(slots or [max(most, round(experts * share)) for share in SHARES]))
     if sizes[0] < most:
         raise UsageError(f"slots: expected at least the {most} experts that a token uses in one layer, got {sizes[0]}")
-    rows = []
-    for name in policies:
-        found = [optimum(accesses, n) if name == OPTIMUM else replay(POLICIES[name](), accesses, n) for n in sizes]
-        rows.append({"policy": name, "hits": [kept.hits for kept in found], "share": [kept.share for kept in found]})
-    uses, used = sum(map(len, accesses)), len({key for access in accesses for key in access})
+    uses = sum(len(access) for run in runs for access in run.accesses)
+    hits = {name: [sum(kept(name, run.accesses, n) for run in runs) for n in sizes] for name in policies}
     return {
-        "bundle": str(bundle), "positions": tokens, "experts": experts, "experts_used": used, "uses": uses, "slots": sizes, "policies": rows,
+        "bundles": [str(bundle) for bundle in bundles], "positions": sum(run.positions for run in runs), "experts": experts,
+        "experts_used": len({key for run in runs for access in run.accesses for key in access}), "uses": uses, "slots": sizes,
+        "policies": [{"policy": name, "hits": found, "share": [each / uses for each in found]} for name, found in hits.items()],
     }  # fmt: skip
 
 
-def routes(bundle: Path) -> tuple[list[Access], int, int]:
-    """The chosen experts of every recorded cell in order, the number of routed experts, and of positions. Raises EnvironmentFault, UsageError."""
+def kept(policy: str, accesses: Sequence[Access], slots: int) -> int:
+    """Uses that find their expert in memory"""
+    from formation.weights.policy import policy_named
+    from formation.weights.residency import optimum, replay
+
+    return optimum(accesses, slots).hits if policy == OPTIMUM else replay(policy_named(policy)(), accesses, slots).hits
+
+
+@dataclass(frozen=True)
+class Routes:
+    """Of one run; `experts` are those of the model."""
+
+    accesses: Sequence[Access]
+    experts: int
+    positions: int
+
+
+def routes(bundle: Path) -> Routes:
+    """The experts as the run asked for them. Raises EnvironmentFault, UsageError.
+
+    The first pass goes through a prompt, or a text that is scored, layer by layer: each expert that any position chose is used once, alone.
+    """
     from formation.errors import UsageError
     from formation.evidence.bundle import Bundle
 
     opened = Bundle(bundle)
-    chosen: dict[tuple[int, int], list[tuple[str, int, int]]] = {}
+    first = opened.anchor.steps().first
+    chosen: dict[tuple[int, int], set[int]] = {}  # by pass, which the position tells, and layer
+    positions = set()
     for record in opened.experts:
         if record.expert >= 0:
-            chosen.setdefault((record.position, record.layer), []).append(("expert", record.layer, record.expert))
+            turn = 0 if opened.anchor.scores or record.position <= first else record.position
+            chosen.setdefault((turn, record.layer), set()).add(record.expert)
+            positions.add(record.position)
     if not chosen:
         raise UsageError(f"{bundle}: expected a run with chosen experts, got none", hint="give a run of a mixture-of-experts model")
+    accesses: list[Access] = []
+    for (turn, layer), experts in sorted(chosen.items()):
+        keys = [("expert", layer, expert) for expert in sorted(experts)]
+        accesses += [keys] if turn else [[key] for key in keys]
     shape = opened.run.shape
-    return list(chosen.values()), shape.experts * (shape.layers - shape.dense_layers), len({position for position, _ in chosen})
+    return Routes(accesses, shape.experts * (shape.layers - shape.dense_layers), len(positions))
 
 
 def table(facts: dict[str, Any]) -> str:

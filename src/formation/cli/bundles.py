@@ -70,9 +70,8 @@ def make(args: argparse.Namespace, folder: Path, wanted: Sequence[Pass], key: Pr
 
 def record(args: argparse.Namespace, asked: Sequence[Pass], folder: Path, nonce: str) -> None:
     """Those of one checkpoint, in as few passes over its weights as the budget has room for"""
-    from formation.dialogue.recorded import ensure
     from formation.ledger.progress import Watch
-    from formation.recording import Means
+    from formation.recording import Means, ensure
 
     say(harmless("\n".join(plan_lines(asked))))
     with LiveText(sum(each.heard.tokens for each in asked), echo=False) as live:

@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from formation.cli.options import add_checkpoint, add_json, add_machine
+from formation.cli.options import add_checkpoint, add_json, add_streaming, read_checkpoint
 from formation.cli.speech import LiveLine, harmless
+from formation.dialogue.named import FORM
 
 if TYPE_CHECKING:
-    from formation.dialogue.certified import Certified, Named
+    from formation.dialogue.certificate.certified import Certified, Named
 
 HELP = "how improbable any token can be, whatever the context"
 LOG10_E = 0.4342944819032518
@@ -25,17 +26,15 @@ LOG10_E = 0.4342944819032518
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_checkpoint(parser)
-    words = "also these, each by the sharper bound: a number is an id, anything else a text, whose tokens are named"
-    parser.add_argument("--tokens", nargs="+", default=[], metavar="ID|TEXT", help=words)
+    parser.add_argument("--tokens", nargs="+", default=[], metavar="TOKEN", help=f"also these, each by the sharper bound: {FORM}")
     parser.add_argument("--search", type=_steps, metavar="N", help="passes of the search for the least likely state after its first (default 4)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the JSON object there too")
-    add_machine(parser)
+    add_streaming(parser)
     add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    import formation
-    from formation.dialogue.certified import STEPS, document, examine, ids_of
+    from formation.dialogue.certificate.certified import STEPS, document, examine, ids_of
     from formation.ledger import files
     from formation.text import load_tokenizer
 
@@ -46,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
             live.show(f"{what}: {done} of {rows} rows · {read / 1e9:.2f} GB read")
 
     steps = STEPS if args.search is None else args.search
-    checkpoint = formation.open(args.checkpoint)
+    checkpoint = read_checkpoint(args)
     tokenizer = load_tokenizer(checkpoint.path, checkpoint.config)
     try:
         asked = ids_of(tokenizer, args.tokens)

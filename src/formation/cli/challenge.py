@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from formation.cli.fork_progress import ForkProgress
-from formation.cli.options import add_json, add_machine
+from formation.cli.options import add_json, add_streaming
 from formation.cli.roles import add_manners, asking, manner, read_side
 from formation.cli.speech import harmless
 from formation.errors import UsageError
 
 if TYPE_CHECKING:
     from formation.dialogue.cast import Role
-    from formation.dialogue.certificate import Certificate
+    from formation.dialogue.certificate.bounds import Certificate
     from formation.dialogue.forks.challenge import Terms
     from formation.dialogue.local import LocalSide
 
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=4, metavar="N", help="of every arm, and of the nomination (default 4)")
     parser.add_argument("--repeats", type=int, default=4, metavar="R", help="announcements in one message at most, for the slope (default 4)")
     add_manners(parser)
-    add_machine(parser)
+    add_streaming(parser)
     add_json(parser)
 
 
@@ -89,8 +89,8 @@ def terms_of(args: argparse.Namespace) -> Terms:
 
 
 def certificate_of(args: argparse.Namespace, checkpoint: str) -> Certificate:
-    from formation.dialogue.certificate import BYTES_OF_A_TOKEN, certify
-    from formation.dialogue.lm_head import LmHead
+    from formation.dialogue.certificate.bounds import BYTES_OF_A_TOKEN, certify
+    from formation.dialogue.certificate.lm_head import LmHead
     from formation.text import load_tokenizer
     from formation.weights.checkpoint import open_checkpoint
 
@@ -105,7 +105,7 @@ def sides_of(args: argparse.Namespace, roles: list[Role], live: ForkProgress) ->
     from formation.dialogue.cast import Means, cast
     from formation.dialogue.local import LocalSide
 
-    with cast(roles, Means(args.memory, args.threads, live.progress)) as (sides, _):
+    with cast(roles, Means(args.memory, args.threads, live.progress, args.mirror)) as (sides, _):
         local = [side for side in sides if isinstance(side, LocalSide)]
         assert len(local) == len(roles)  # roles_of has refused servers
         yield local

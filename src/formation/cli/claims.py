@@ -16,14 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from formation.cli.options import add_json, add_machine
+from formation.cli.prompt import add_told
+from formation.cli.roles import stand_ins
 from formation.cli.speech import LiveText, harmless, say
-from formation.errors import EnvironmentFault, UsageError
+from formation.errors import EnvironmentFault
 
 if TYPE_CHECKING:
     from formation.dialogue.claims.claim import Claim, Finding, Settled
     from formation.dialogue.claims.model import Terms
     from formation.dialogue.claims.models import Models
-    from formation.dialogue.transcript import Transcript
+    from formation.dialogue.transcripts.transcript import Transcript
 
 HELP = "what a dialogue says about its own tokens, held against measurement"
 REPORT = "formation-claims-report/1"
@@ -36,15 +38,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--as", dest="sides", action="append", default=[], metavar="NAME=CKPT", help="CKPT stands in for NAME; may be given again")
     parser.add_argument("--event-log", type=Path, metavar="FILE", help="events.jsonl of this very dialogue: what was measured of its tokens")
     parser.add_argument("--suggest", action="store_true", help="settle nothing: write a claims.toml of what words suggest, to --out or stdout")
-    parser.add_argument("--system", default="", metavar="TEXT", help="system prompt of the sides (default: what the transcript has)")
-    parser.add_argument("--thinking", action=argparse.BooleanOptionalAction, help="of templates that know it")
+    add_told(parser, "system prompt of the sides (default: what the transcript has)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the JSON object, or with --suggest the claims, there")
     add_machine(parser)
     add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    from formation.dialogue import formats
+    from formation.dialogue.transcripts import formats
 
     transcript = formats.read(args.transcript)
     sha256 = hashlib.sha256(args.transcript.read_bytes()).hexdigest()
@@ -102,21 +103,17 @@ def models_of(args: argparse.Namespace, transcript: Transcript, live: LiveText) 
     """Raises UsageError, and what opening a checkpoint raises."""
     from formation.dialogue.claims.models import Models
 
-    folders: dict[int, str] = {}
-    for words in args.sides:
-        name, sign, folder = words.rpartition("=")
-        if not sign or name not in transcript.names or transcript.names.index(name) in folders:
-            expected = " or ".join(transcript.names)
-            raise UsageError(f"--as: expected NAME=CKPT with the name {expected}, each once, got {words[:60]!r}")
-        folders[transcript.names.index(name)] = folder
+    folders = stand_ins(args.sides, transcript.names)
     return Models(transcript, folders, args.event_log, terms_of(args, live) if folders else None)
 
 
 def terms_of(args: argparse.Namespace, live: LiveText) -> Terms:
     from formation.dialogue.claims.model import Terms
     from formation.dialogue.side import Manner
+    from formation.text.prompt import read_day
 
-    return Terms(args.memory, args.threads, Manner(args.system, args.thinking), live.progress, say)
+    manner = Manner(args.system or "", args.thinking, today=read_day(args.today))
+    return Terms(args.memory, args.threads, manner, live.progress, say)
 
 
 # ---- what came of it

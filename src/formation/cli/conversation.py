@@ -47,7 +47,7 @@ def conducted(args: argparse.Namespace, live: LiveDialogue) -> Iterator[Conducto
         check_new(folder)
     else:
         roles, folder = known_roles(args), args.resume
-    with cast.cast(roles, cast.Means(args.memory, args.threads, live.progress)) as (sides, lines):
+    with cast.cast(roles, cast.Means(args.memory, args.threads, live.progress, args.mirror)) as (sides, lines):
         say(harmless("\n".join(lines)) + "\n")
         if args.resume is None:
             conductor = conduct.begin(folder, sides, terms, watch=live.watch)
@@ -73,7 +73,7 @@ def complete(args: argparse.Namespace) -> argparse.Namespace:
 def read_terms(args: argparse.Namespace) -> Terms:
     """Raises UsageError."""
     from formation.dialogue.conduct import Terms
-    from formation.dialogue.stop_words import DEFAULT, read_rule
+    from formation.dialogue.stops.words import DEFAULT, read_rule
 
     stops = tuple(str(read_rule(words)) for words in args.stop or DEFAULT)
     how = "template" if args.no_kickoff else "empty" if args.kickoff is None else "text"

@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from formation.cli.bundles import add_bundle
-from formation.cli.options import add_json, add_machine
+from formation.cli.options import add_json, add_streaming
 from formation.cli.roles import add_manners
 
 HELP = "let two models talk, every token measured; or check, convert, ask a transcript"
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     bundles = parser.add_argument_group("its bundles, one for each side that runs here")
     bundles.add_argument("--no-bundles", dest="bundles", action="store_false", help="make none (--resume makes what is missing)")
     add_bundle(bundles)
-    add_machine(parser)
+    add_streaming(parser)
     task = parser.add_argument_group("or a transcript").add_mutually_exclusive_group()
     task.add_argument(
         "--check", type=Path, metavar="TRANSCRIPT", help="hold what the header states against the messages; exit code 1 if it does not hold"

@@ -1,9 +1,9 @@
 """Ask what would have come if another token had stood there: a dialogue or a recorded run, taken up at one of its tokens in several ways.
 
 RUN is the folder of a dialogue or a bundle, and is only read. --at says where: MSG:TOKEN of a dialogue, TOKEN of a run, both counted from 1. Each
-choice is an id, a text, end (also '' and ∅: nothing said is a turn that ends), least, free, resample, resample:SEED or undecided; id:7 and text:end
-say which of them is meant. What is forced keeps its probability under the model and under the sampler. Branches share the run's own draws, so that
-they differ by what was chosen and not by luck. A branch of a recorded run is recorded too: a sealed bundle that names its parent.
+choice is an id, a text (id:7 and text:7, or text:end, say which is meant), end (also '' and ∅: nothing said is a turn that ends), least, free,
+resample, resample:SEED or undecided. What is forced keeps its probability under the model and under the sampler. Branches share the run's own draws,
+so that they differ by what was chosen and not by luck. A branch of a recorded run is recorded too: a sealed bundle that names its parent.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from formation.cli.fork_progress import ForkProgress
-from formation.cli.options import add_json, add_machine
+from formation.cli.options import add_json, add_streaming, read_checkpoint
 from formation.cli.speech import harmless, say
+from formation.dialogue.named import FORM
 
 if TYPE_CHECKING:
     from formation.dialogue.forks.of_bundle import Place
@@ -33,7 +34,8 @@ SAMPLER: tuple[tuple[str, Any, str, str], ...] = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, metavar="RUN", help="folder of a dialogue, or bundle NAME.ofb")
     parser.add_argument("--at", required=True, metavar="MSG:TOKEN", help="which token, from 1; TOKEN alone of a recorded run")
-    parser.add_argument("--choose", nargs="+", required=True, metavar="CHOICE", help="ID, TEXT, end, least, free, resample[:SEED] or undecided")
+    choices = f"{FORM}, end, least, free, resample[:SEED] or undecided"
+    parser.add_argument("--choose", nargs="+", required=True, metavar="CHOICE", help=choices)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the fork; one that was cut off there goes on")
     parser.add_argument("--checkpoint", metavar="CKPT", help="of who spoke (of a dialogue by default where it was then)")
     parser.add_argument("--samples", type=int, default=1, metavar="N", help="of each choice that leaves something to be drawn (default 1)")
@@ -49,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         bundles.add_argument(name, choices=("minimal", "standard", "full"), help="default: as the run has it")
     bundles.add_argument("--parity", choices=("replay", "full", "none"), default="replay", help="as in formation record (default: replay)")
     bundles.add_argument("--key", metavar="PATH", help="sign with this key (default: your own, made on first use)")
-    add_machine(parser)
+    add_streaming(parser)
     add_json(parser)
 
 
@@ -94,7 +96,6 @@ def opened(args: argparse.Namespace, most: int, live: ForkProgress) -> Iterator[
     from formation.dialogue.forks.source import read_place
     from formation.errors import EnvironmentFault, UsageError
     from formation.ledger.start import ANCHOR
-    from formation.weights.checkpoint import open_checkpoint
 
     message, token = read_place(args.at)
     asked = {name.replace("-", "_"): getattr(args, name.replace("-", "_")) for name, *_ in SAMPLER}
@@ -102,15 +103,14 @@ def opened(args: argparse.Namespace, most: int, live: ForkProgress) -> Iterator[
     if (args.source / events.NAME).is_file():
         if message is None:
             raise UsageError(f"--at: expected MSG:TOKEN, as {args.source} is a dialogue, got {args.at}")
-        with open_dialogue(
-            args.source, message, token, Means(args.memory, args.threads, live.progress), place=args.checkpoint, settings=settings
-        ) as dialogue:
+        means = Means(args.memory, args.threads, live.progress, args.mirror)
+        with open_dialogue(args.source, message, token, means, place=args.checkpoint, settings=settings) as dialogue:
             yield dialogue
     elif (args.source / ANCHOR).is_file():
         if message is not None or args.checkpoint is None:
             got = args.at if message is not None else "no --checkpoint"
             raise UsageError(f"fork: expected --at TOKEN and --checkpoint CKPT, as {args.source} is a recorded run, got {got}")
-        with open_bundle(args.source, token, open_checkpoint(args.checkpoint), place(args, live), most, settings=settings) as bundle:
+        with open_bundle(args.source, token, read_checkpoint(args), place(args, live), most, settings=settings) as bundle:
             yield bundle
     else:
         raise EnvironmentFault(f"{args.source}: expected the folder of a dialogue or a bundle, got neither")

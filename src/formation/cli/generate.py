@@ -6,13 +6,14 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from formation.cli.options import add_checkpoint, add_json, add_machine, add_mirrors, add_sampler, read_checkpoint, read_sampler
+from formation.cli.options import add_checkpoint, add_experts, add_json, add_sampler, add_streaming, read_checkpoint, read_sampler
 from formation.cli.prompt import add_prompt, read_prompt
-from formation.cli.speech import LiveText, say
+from formation.cli.speech import LiveText, guesses, say
 
 if TYPE_CHECKING:
     from formation.run.generate import Engine, Step
     from formation.text.prompt import Prompt
+    from formation.weights.checkpoint import Checkpoint
 
 HELP = "continue a text or answer a chat message"
 
@@ -24,24 +25,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-stop", action="store_true", help="go on after an end-of-text or end-of-turn token")
     parser.add_argument("--no-kv-cache", action="store_true", help="recompute the whole prefix at every step: slower, the same bits")
     add_sampler(parser)
-    add_machine(parser)
-    parser.add_argument("--no-guess", action="store_true", help="read no expert before a router has chosen it: fewer bytes, the same bits")
-    add_mirrors(parser)
+    add_streaming(parser)
+    add_experts(parser)
     add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    import formation
-
     sampler = read_sampler(args)
     checkpoint = read_checkpoint(args)
     prompt = read_prompt(args, checkpoint)
-    with (
-        LiveText(args.tokens, echo=not args.json) as live,
-        formation.Engine(
-            checkpoint, memory=args.memory, threads=args.threads, keep_cache=not args.no_kv_cache, progress=live.progress, guess=not args.no_guess
-        ) as engine,
-    ):
+    with LiveText(args.tokens, echo=not args.json) as live, engine_of(args, checkpoint, live) as engine:
         steps = stream_text(engine, prompt, args.tokens, sampler, live, stop=() if args.no_stop else prompt.stop)
         advice = engine.advice
     if args.json:
@@ -50,6 +43,15 @@ def run(args: argparse.Namespace) -> int:
     if advice:
         say(f"note: {advice}")
     return 0
+
+
+def engine_of(args: argparse.Namespace, checkpoint: Checkpoint, live: LiveText) -> Engine:
+    from formation.run.generate import Engine
+
+    return Engine(
+        checkpoint, memory=args.memory, threads=args.threads, keep_cache=not args.no_kv_cache, progress=live.progress, guess=not args.no_guess,
+        policy=args.policy,
+    )  # fmt: skip
 
 
 def stream_text(engine: Engine, prompt: Prompt, tokens: int, sampler: Any, live: LiveText, stop: tuple[int, ...]) -> list[dict[str, Any]]:
@@ -112,9 +114,8 @@ def summary(steps: list[dict[str, Any]], engine: Engine) -> str:
     read, kept = sum(s["disk_bytes"] for s in steps), sum(s["cache_bytes"] for s in steps)
     seconds = sum(s["seconds"] for s in steps)
     waited = sum(s["seconds_waited"] for s in steps)
-    right, wrong = (sum(s[name] for s in steps) for name in ("guessed_bytes", "guessed_unused_bytes"))
-    guesses = f" ({show_bytes(right)} of it on right guesses, {show_bytes(wrong)} on wrong ones)" if right or wrong else ""
+    guessed = guesses(*(sum(s[name] for s in steps) for name in ("guessed_bytes", "guessed_unused_bytes")))
     return (
-        f"{len(steps)} tokens in {seconds:.2f} s · read {show_bytes(read)} from disk at {read / 1e9 / max(seconds, 1e-9):.2f} GB/s{guesses}, "
+        f"{len(steps)} tokens in {seconds:.2f} s · read {show_bytes(read)} from disk at {read / 1e9 / max(seconds, 1e-9):.2f} GB/s{guessed}, "
         f"{show_bytes(kept)} from memory · waited {waited:.2f} s for the disk · budget {show_bytes(engine.budget)}"
     )

@@ -15,10 +15,10 @@ from formation.errors import EvidenceError
 if TYPE_CHECKING:
     from formation.dialogue.agreement import Agreed
     from formation.dialogue.events import Survey
-    from formation.dialogue.simulate import Outcome
     from formation.dialogue.so_far import SoFar
-    from formation.dialogue.stops import Rule
-    from formation.dialogue.transcript import Transcript
+    from formation.dialogue.stops.rules import Rule
+    from formation.dialogue.stops.simulate import Outcome
+    from formation.dialogue.transcripts.transcript import Transcript
 
 
 def so_far_of(log: Path) -> SoFar:
@@ -39,7 +39,7 @@ def transcript_of(log: Path) -> Transcript:
 
 def simulated(log: Path, rules: Sequence[Rule]) -> list[Outcome]:
     from formation.dialogue import events, times
-    from formation.dialogue.simulate import simulate_log
+    from formation.dialogue.stops.simulate import simulate_log
 
     found = list(events.read(log))
     return simulate_log(found, rules, times.passed(log.with_name(times.NAME), len(found)))
@@ -64,8 +64,8 @@ def check(log: Path, args: argparse.Namespace) -> int:
 
 def same_transcript(log: Path, so_far: SoFar) -> bool:
     """Whether there is one. Raises EvidenceError if it says something else than the log."""
-    from formation.dialogue import formats
     from formation.dialogue.conduct import LOSSLESS
+    from formation.dialogue.transcripts import formats
 
     path = log.with_name(LOSSLESS)
     if not path.is_file():

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+POLICY_NAMES = ("fading", "lru", "lfu", "segmented")  # of weights/policy.py, which --help does not wait for
 
 if TYPE_CHECKING:
     from formation.run.sample import Sampler
@@ -19,16 +22,31 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=_count, metavar="N", help="threads that compute (default: all cores)")
 
 
-def add_mirrors(parser: argparse.ArgumentParser) -> None:
+def add_experts(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--no-guess", action="store_true", help="read no expert before a router has chosen it: fewer bytes, the same bits")
+    words = "which experts stay in memory: the same bits (default: fading; `formation bench --replay` compares them)"
+    parser.add_argument("--policy", choices=POLICY_NAMES, default=POLICY_NAMES[0], help=words)
+
+
+def add_streaming(parser: argparse.ArgumentParser) -> None:
+    """The machine, and where else the weights are"""
+    add_machine(parser)
     words = "another folder with shards of the checkpoint, on another disk or mount: read side by side; may be given again"
     parser.add_argument("--mirror", action="append", default=[], metavar="DIR", help=words)
 
 
 def read_checkpoint(args: argparse.Namespace) -> Checkpoint:
-    """The checkpoint, with its mirrors if the command knows them. Raises CheckpointError, HeaderError, ReadError."""
+    """With its mirrors. Raises CheckpointError, HeaderError, ReadError."""
     from formation.weights.mirror import open_mirrored
 
     return open_mirrored(args.checkpoint, args.mirror)
+
+
+def read_checkpoints(args: argparse.Namespace, places: Sequence[str]) -> list[Checkpoint]:
+    """Of a command that takes several, each with those of the mirrors that are its own. Raises as `read_checkpoint`."""
+    from formation.weights.mirror import open_several
+
+    return open_several(places, args.mirror)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

@@ -1,6 +1,6 @@
 """`formation record --prompts FILE`: many prompts in the same passes over the weights, each with a bundle of its own.
 
-A line of the file is a JSON object with one of chat, prompt and ids, and if need be system, thinking, tokens and name, as in
+A line of the file is a JSON object with one of chat, prompt and ids, and if need be system, thinking, today, tokens and name, as in
 {"chat": "Why is the sky blue?", "tokens": 20}. The bundles are --out/NAME.ofb, or --out/1.ofb, --out/2.ofb, … by line.
 """
 
@@ -22,14 +22,12 @@ from formation.errors import EnvironmentFault, UsageError
 if TYPE_CHECKING:
     from formation.evidence.bundle import Bundle
     from formation.evidence.keys import PrivateKey
-    from formation.ledger.progress import Watch
-    from formation.recording import Means, Recording
     from formation.run.order import Order
     from formation.weights.checkpoint import Checkpoint
 
 MOST_BYTES, MOST_PROMPTS, MOST_NAME = 64 << 20, 10_000, 100
 KINDS = {"chat": str, "prompt": str, "ids": list}
-OTHERS = {"system": str, "thinking": bool, "tokens": int, "name": str}
+OTHERS = {"system": str, "thinking": bool, "today": str, "tokens": int, "name": str}
 TAKEN_BY_LINES = ("anchor", "nonce")
 
 
@@ -44,68 +42,36 @@ class Asked:
 def record_all(args: argparse.Namespace, checkpoint: Checkpoint, key: PrivateKey) -> list[dict[str, Any]]:
     """Facts of each bundle, in the order of the file. Raises UsageError, EnvironmentFault, and what recording raises."""
     from formation.evidence.bundle import Bundle
+    from formation.evidence.seal import ATTESTATION, seal
     from formation.ledger.progress import Watch
+    from formation.recording import Means, ensure
 
     asked, watch = read_prompts(args, checkpoint), asked_watch(args, Watch(**LEVELS))
-    left = list(unfinished(args, asked, checkpoint, key))
-    with LiveText(sum(each.order.tokens for each in left), echo=False) as live:
-        means = means_of(args, live)
-        while left:
-            left = left[len(record_group(checkpoint, left, watch, means, key)) :]
+    if not args.resume:
+        check_new(asked)
+
+    def seal_once(out: Path) -> None:
+        if not (out / ATTESTATION).exists():
+            seal(out, key)
+
+    with LiveText(sum(each.order.tokens for each in asked), echo=False) as live:
+        means = Means(
+            args.memory, args.threads, not args.no_kv_cache, args.parity, live.progress, lambda step: live.add(""), not args.no_guess, say_group,
+            policy=args.policy,
+        )  # fmt: skip
+        ensure(checkpoint, [each.order for each in asked], watch, [each.out for each in asked], means, seal_once)
     return [facts(each, Bundle(each.out)) for each in asked]
 
 
-def means_of(args: argparse.Namespace, live: LiveText) -> Means:
-    from formation.recording import Means
-
-    return Means(args.memory, args.threads, not args.no_kv_cache, args.parity, live.progress, lambda step: live.add(""), not args.no_guess)
-
-
-def record_group(checkpoint: Checkpoint, left: Sequence[Asked], watch: Watch, means: Means, key: PrivateKey) -> list[Recording]:
-    """As many as fit into the budget together, sealed"""
-    from formation.evidence.seal import seal
-    from formation.recording import begin_together, fit_together
-
-    some = left[: fit_together(checkpoint, [each.order for each in left], watch, means)]
-    if len(some) < len(left):
-        say(f"the budget holds {len(some)} of the {len(left)} prompts that are left at a time")
-    done = begin_together(checkpoint, [each.order for each in some], watch, [each.out for each in some], means)
-    for recording in done:
-        seal(recording.folder, key)
-    return done
-
-
-def unfinished(args: argparse.Namespace, asked: Sequence[Asked], checkpoint: Checkpoint, key: PrivateKey) -> Iterator[Asked]:
-    """Those that have not begun; with --resume those that were cut off are finished, one after the other, and sealed."""
-    from formation.evidence.seal import seal
-    from formation.ledger import reader
-    from formation.ledger.start import interrupted
-    from formation.recording import resume
-
+def check_new(asked: Sequence[Asked]) -> None:
+    """Raises EnvironmentFault."""
     for each in asked:
-        if not each.out.exists():
-            yield each
-            continue
-        if not args.resume:
+        if each.out.exists():
             raise EnvironmentFault(f"{each.out}: expected no such folder yet, got one", hint="--resume goes on with what was cut off")
-        complete = (each.out / reader.NAME).exists()
-        if not complete and interrupted(each.out) is None:
-            yield each
-            continue
-        check_same_run(each)
-        if not complete:
-            with LiveText(each.order.tokens, echo=False) as live:
-                resume(checkpoint, each.out, means_of(args, live))
-        if not (each.out / "attestation.json").exists():
-            seal(each.out, key)
 
 
-def check_same_run(asked: Asked) -> None:
-    from formation.ledger.start import read_anchor
-    from formation.run.order import order_of
-
-    if order_of(read_anchor(asked.out)) != asked.order:
-        raise UsageError(f"{asked.out}: expected the run of its line in the file, got another", hint="give --out another folder")
+def say_group(count: int, left: int) -> None:
+    say(f"the budget holds {count} of the {left} prompts that are left at a time")
 
 
 # ---- the file
@@ -168,10 +134,10 @@ NAME = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_."
 
 def order_of_line(args: argparse.Namespace, checkpoint: Checkpoint, line: Mapping[str, Any]) -> Order:
     from formation.run.order import Order
-    from formation.text.prompt import make_prompt
+    from formation.text.prompt import make_prompt, read_day
 
     given = {name: line.get(name) for name in ("prompt", "chat", "ids", "system", "thinking")}
-    made = make_prompt(checkpoint.path, checkpoint.config, **given)
+    made = make_prompt(checkpoint.path, checkpoint.config, **given, today=read_day(line.get("today")))
     tokens = line.get("tokens", TOKENS if args.tokens is None else args.tokens)
     return Order(tuple(made.ids), tokens, read_sampler(args), tuple(sorted(set(made.stop))), made.text)
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from formation.cli import prompts
-from formation.cli.options import add_checkpoint, add_json, add_machine, add_mirrors, add_sampler, read_checkpoint
+from formation.cli.options import add_checkpoint, add_experts, add_json, add_sampler, add_streaming, read_checkpoint
 from formation.cli.prompt import add_prompt
 from formation.cli.request import TOKENS, Request, read_request
-from formation.cli.speech import LiveText, say
+from formation.cli.speech import LiveText, guesses, say
 
 if TYPE_CHECKING:
     from formation.evidence.seal import Seal
@@ -46,11 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--nonce", metavar="TEXT", help="chosen by a verifier beforehand")
     parser.add_argument("--no-kv-cache", action="store_true", help="recompute the whole prefix at every step: slower, the same ledger")
-    parser.add_argument("--no-guess", action="store_true", help="read no expert before a router has chosen it: fewer bytes, the same ledger")
+    add_experts(parser)
     parser.add_argument("--key", metavar="PATH", help="sign with this key (default: your own, made on first use)")
     add_sampler(parser)
-    add_machine(parser)
-    add_mirrors(parser)
+    add_streaming(parser)
     add_json(parser)
 
 
@@ -94,7 +93,10 @@ def record(args: argparse.Namespace, checkpoint: Checkpoint, request: Request) -
                 live.add("" if token in request.order.stop else decoder.push(token))
             unseen.clear()
 
-        means = Means(args.memory, args.threads, not args.no_kv_cache, args.parity, live.progress, lambda step: show(step.id), not args.no_guess)
+        means = Means(
+            args.memory, args.threads, not args.no_kv_cache, args.parity, live.progress, lambda step: show(step.id), not args.no_guess,
+            policy=args.policy,
+        )  # fmt: skip
         fresh = request.done is None
         recording = begin(checkpoint, request.order, request.watch, args.out, means) if fresh else resume(checkpoint, args.out, means)
         show()
@@ -133,6 +135,8 @@ def closing_facts(recording: Recording, checkpoint: Checkpoint, first: int, seal
         "shards_touched": len(recording.read.shards),
         "source": {"kind": system.kind, "source": system.source},
         "disk_bytes": recording.read.disk_bytes,
+        "guessed_bytes": recording.read.guessed_bytes,
+        "guessed_unused_bytes": recording.read.guessed_unused_bytes,
         "seconds": recording.read.seconds,
         "sum_rules": [asdict(r) for r in recording.rules],
         "parity": recording.parity,
@@ -153,7 +157,7 @@ def closing_lines(facts: dict[str, Any]) -> list[str]:
         f"observations   {facts['cells']} cells of generated tokens, {facts['observations']} lines in all, {show_bytes(facts['ledger_bytes'])}",
         f"root           {facts['root']}",
         f"weights        {facts['shards_touched']} of {facts['shards']} shards touched, on {source['kind']} ({source['source']}), "
-        f"{show_bytes(facts['disk_bytes'])} read at {speed}/s",
+        f"{show_bytes(facts['disk_bytes'])} read at {speed}/s{guesses(facts['guessed_bytes'], facts['guessed_unused_bytes'])}",
         "sum rules      worst gap, tolerance, where",
     ]
     for r in facts["sum_rules"]:

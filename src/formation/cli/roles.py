@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from formation.cli.prompt import TODAY
 from formation.errors import UsageError
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 TOKENS = 256
 OPTIONS: tuple[tuple[str, Any, str, str], ...] = (
     ("system", str, "TEXT", "system prompt"),
+    ("today", str, "YYYY-MM-DD", TODAY),
     ("tokens", int, "N", f"at most, in one turn (default {TOKENS})"),
     ("context", str, "WHAT", "of the dialogue that it is given: full, 'last 6' messages, or '4000 tokens' (default: full)"),
     ("temperature", float, "T", "above 0: sample (default 0: greedy)"),
@@ -93,16 +96,31 @@ def read_side(letter: str, words: str) -> tuple[str, str]:
     return name, source
 
 
+def stand_ins(asked: Sequence[str], names: Sequence[str]) -> dict[int, str]:
+    """The checkpoints of --as by the sides of a transcript, in the order in which they were given. Raises UsageError."""
+    found: dict[int, str] = {}
+    for words in asked:
+        name, sign, source = words.rpartition("=")
+        if not (sign and source and name in names):
+            expected = f"NAME=CKPT with the name {' or '.join(names)}"
+            raise UsageError(f"--as: expected {expected}, got {words[:60]!r}", hint="names are as the transcript has them")
+        if names.index(name) in found:
+            raise UsageError("--as: expected each side once, got one twice")
+        found[names.index(name)] = source
+    return found
+
+
 def manner(args: argparse.Namespace, letter: str) -> Manner:
     from formation.dialogue.context import read_context
     from formation.dialogue.side import Manner
+    from formation.text.prompt import read_day
 
     def given(name: str, default: Any = None) -> Any:
         found = first_given(args, letter, name)
         return default if found is None else found
 
-    context = read_context(given("context", "full"))
-    return Manner(given("system", ""), given("thinking"), context, chain(args, letter, given), given("tokens", TOKENS))
+    context, today = read_context(given("context", "full")), read_day(given("today"))
+    return Manner(given("system", ""), given("thinking"), context, chain(args, letter, given), given("tokens", TOKENS), today)
 
 
 def chain(args: argparse.Namespace, letter: str, given: Any) -> Chain:

@@ -16,14 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from formation.cli.bundles import add_bundle, signer
-from formation.cli.options import add_json, add_machine
+from formation.cli.options import add_json, add_streaming, read_checkpoints
+from formation.cli.prompt import add_told
+from formation.cli.roles import stand_ins
 from formation.cli.speech import harmless, say
-from formation.errors import EnvironmentFault, UsageError
+from formation.errors import EnvironmentFault
 
 if TYPE_CHECKING:
     from formation.dialogue.score import Event, Row, Scored
     from formation.dialogue.taught import Speaker, Taught
-    from formation.dialogue.transcript import Transcript
+    from formation.dialogue.transcripts.transcript import Transcript
     from formation.weights.checkpoint import Checkpoint
 
 HELP = "how surprising what was said in a transcript is to a model, token by token"
@@ -40,15 +42,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="go on with what is in --out, begun by the same command and cut off")
     about = "count how often a token is this one, or the first of this text (default: the end of a turn)"
     parser.add_argument("--event", metavar="TEXT", help=about)
-    parser.add_argument("--system", metavar="TEXT", help="system prompt (default: what the transcript has)")
     parser.add_argument("--messages", type=int, metavar="N", help="only the first N (default: all)")
     begin = parser.add_mutually_exclusive_group()
     begin.add_argument("--kickoff", metavar="TEXT", help="what the first to speak was told (default: what the transcript has, or an empty message)")
     begin.add_argument("--no-kickoff", action="store_true", help="it was told nothing: its template alone begins")
-    parser.add_argument("--thinking", action=argparse.BooleanOptionalAction, help="of templates that know it")
+    add_told(parser, "system prompt (default: what the transcript has)")
     add_bundle(parser)
     parser.add_argument("--table", action="store_true", help="print every scored token")
-    add_machine(parser)
+    add_streaming(parser)
     add_json(parser)
 
 
@@ -64,8 +65,9 @@ class Asked:
 
 
 def run(args: argparse.Namespace) -> int:
-    from formation.dialogue import formats, score
+    from formation.dialogue import score
     from formation.dialogue.taught import first_messages
+    from formation.dialogue.transcripts import formats
     from formation.evidence.seal import seal
     from formation.ledger import files
 
@@ -73,8 +75,9 @@ def run(args: argparse.Namespace) -> int:
     transcript = formats.read(args.transcript)
     if args.messages is not None:
         transcript = first_messages(transcript, args.messages)
-    asked = [ask(args, transcript, words) for words in args.sides]
-    check(asked)
+    sources = stand_ins(args.sides, transcript.names)
+    opened = read_checkpoints(args, list(sources.values()))
+    asked = [ask(args, transcript, side, checkpoint) for side, checkpoint in zip(sources, opened, strict=True)]
     if not args.resume:
         check_new(args.out, asked)
     found: list[dict[str, Any]] = []
@@ -95,30 +98,20 @@ def run(args: argparse.Namespace) -> int:
 # ---- what is asked for
 
 
-def ask(args: argparse.Namespace, transcript: Transcript, words: str) -> Asked:
-    """Raises UsageError, and what opening a checkpoint and its template raise."""
-    import formation
+def ask(args: argparse.Namespace, transcript: Transcript, side: int, checkpoint: Checkpoint) -> Asked:
+    """Raises UsageError, and what a checkpoint's template raises."""
     from formation.dialogue.score import event_of
     from formation.dialogue.side import Manner
     from formation.dialogue.taught import check_fits, speaker_of, taught
     from formation.model.catalog import read_model
+    from formation.text.prompt import read_day
 
-    name, sign, source = words.rpartition("=")
-    if not sign or name not in transcript.names:
-        names = " or ".join(transcript.names)
-        raise UsageError(f"--as: expected NAME=CKPT with the name {names}, got {words[:60]!r}", hint="names are as the transcript has them")
-    side, checkpoint = transcript.names.index(name), formation.open(source)
+    name = transcript.names[side]
     speaker: Speaker = speaker_of(checkpoint)
     kickoff = None if args.no_kickoff else args.kickoff or ""
-    said = taught(transcript, side, speaker, Manner(args.system or "", args.thinking), kickoff)
+    said = taught(transcript, side, speaker, Manner(args.system or "", args.thinking, today=read_day(args.today)), kickoff)
     check_fits(name, said, read_model(checkpoint.config).shape.context)
     return Asked(side, name, checkpoint, said, event_of(speaker, args.event))
-
-
-def check(asked: Sequence[Asked]) -> None:
-    """Raises UsageError."""
-    if len({each.side for each in asked}) < len(asked):
-        raise UsageError("--as: expected each side once, got one twice")
 
 
 def check_new(out: Path, asked: Sequence[Asked]) -> None:

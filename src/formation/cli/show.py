@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 HELP = "the tokens of a recorded run, or one cell in full"
 NAME, VALUE, WIDE = 37, 44, 22  # widths of a name, a value, a token's text
+LONGEST = 300  # characters of what an operator declares of a machine
 LAYER_COLUMNS = (
     "residual_norm", "attention_relative", "mlp_relative", "dla_attention", "dla_mlp", "lens_logprob", "lens_rank", "lens_kl",
 )  # fmt: skip
@@ -59,7 +60,8 @@ def print_bundle(bundle: Bundle, *, as_json: bool) -> None:
 
     if as_json:
         tokens = [plain_record(token) for token in bundle.tokens]
-        print(json.dumps({**head(bundle), "kind": "formation-show/1", "files": dict(files(bundle.folder)), "tokens": tokens}))
+        told = {"kind": "formation-show/1", "files": dict(files(bundle.folder)), "host": host_of(bundle.folder), "tokens": tokens}
+        print(json.dumps({**head(bundle), **told}))
     else:
         print("\n".join([*bundle_lines(bundle), "", *token_lines(bundle.tokens)]))
 
@@ -79,6 +81,7 @@ def bundle_lines(bundle: Bundle) -> list[str]:
         f"anchor         {len(anchor.prompt_ids)} {given}; {leads}",
         *([f"fork           of run {anchor.fork.parent} at its token {anchor.fork.token}; {len(anchor.fork.forced)} given"] if anchor.fork else []),
         f"captured       {run.step_level} at steps, {run.prompt_level} at other positions; {shape.layers} layers{kinds}{experts}",
+        *machine_lines(host_of(bundle.folder)),
         *file_lines(dict(files(bundle.folder))),
     ]
 
@@ -90,6 +93,39 @@ def files(folder: Path) -> Iterator[tuple[str, int]]:
             yield f"{path.name}/", sum(each.lstat().st_size for each in path.iterdir())
         else:
             yield path.name, path.lstat().st_size
+
+
+def host_of(folder: Path) -> dict[str, Any]:
+    """host.json: the machine that began and those that went on, as their operators declare them; or why it cannot be said"""
+    from formation.errors import FormationError
+    from formation.evidence.documents import read_host
+    from formation.ledger import reader
+    from formation.ledger.files import read_whole
+
+    try:
+        return read_host(read_whole(folder / "host.json"), reader.survey(folder).readable.lines)
+    except FormationError as error:
+        return {"absent": str(error)}
+
+
+def machine_lines(host: dict[str, Any]) -> Iterator[str]:
+    if "absent" in host:
+        yield f"declared       no machine: {harmless(host['absent'])}"
+        return
+    yield f"declared       {machine(host)}"
+    for each in host["resumed"]:
+        yield f"{'':15}resumed at line {each['from_line']}: {machine(each)}"
+
+
+def machine(told: dict[str, Any]) -> str:
+    from formation.evidence.plain import counted, size
+
+    disk, mirrors = told["file_system"], told["mirrors"]
+    threads = f"{counted(told['threads'], 'thread')} on {counted(told['cores'], 'core')}, {told['kernels']}"
+    memory = f"budget {size(told['memory_budget_bytes'])} of {size(told['memory_bytes'])}"
+    where = f"{disk['kind']} ({disk['source']})" + (f" and {counted(len(mirrors), 'mirror')}" if mirrors else "")
+    said = f"{threads}; {memory}; {where}; {told['system']}; formation {told['formation']}"
+    return harmless(said if len(said) <= LONGEST else said[: LONGEST - 1] + "…")
 
 
 def file_lines(sizes: dict[str, int]) -> list[str]:

@@ -36,6 +36,13 @@ def harmless(text: str) -> str:
     return "".join(c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co") else f"\\u{ord(c):04x}" for c in text)
 
 
+def guesses(right: int, wrong: int) -> str:
+    """How many of the bytes read were read on guesses; empty for none"""
+    from formation.run.machine import show_bytes
+
+    return f" ({show_bytes(right)} of it on right guesses, {show_bytes(wrong)} on wrong ones)" if right or wrong else ""
+
+
 class LiveLine:
     """One line about long work: redrawn on a terminal, a plain one every ten seconds elsewhere."""
 

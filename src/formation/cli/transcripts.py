@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from formation.cli.speech import harmless
 
 if TYPE_CHECKING:
-    from formation.dialogue.simulate import Outcome
-    from formation.dialogue.transcript import Transcript
+    from formation.dialogue.stops.simulate import Outcome
+    from formation.dialogue.transcripts.transcript import Transcript
 
 MOST_SPANS = 4  # that the terminal shows of one rule
 EXCERPT = 40
@@ -22,7 +22,7 @@ EXCERPT = 40
 def run(args: argparse.Namespace) -> int:
     """Of --check, --convert or --simulate-stops"""
     from formation.cli import logs
-    from formation.dialogue import formats
+    from formation.dialogue.transcripts import formats
 
     path = args.check or args.convert or args.simulate_stops
     log = log_at(path)
@@ -45,7 +45,7 @@ def log_at(path: Path) -> Path | None:
 
 
 def check(transcript: Transcript, args: argparse.Namespace) -> int:
-    from formation.dialogue.transcript import mismatches
+    from formation.dialogue.transcripts.transcript import mismatches
 
     found = mismatches(transcript)
     if args.json:
@@ -57,8 +57,8 @@ def check(transcript: Transcript, args: argparse.Namespace) -> int:
 
 
 def facts(transcript: Transcript) -> dict[str, Any]:
-    from formation.dialogue.conditions import Ends, Place, Said
-    from formation.dialogue.transcript import show_stamp
+    from formation.dialogue.stops.conditions import Ends, Place, Said
+    from formation.dialogue.transcripts.transcript import show_stamp
 
     def count(place: Place) -> int:
         return sum(Ends("any", place).seen(Said(number, message.side, message.text)) is not None for number, message in transcript.said)
@@ -73,7 +73,7 @@ def facts(transcript: Transcript) -> dict[str, Any]:
 
 
 def fact_lines(transcript: Transcript) -> Iterator[str]:
-    from formation.dialogue.conditions import MARKER
+    from formation.dialogue.stops.conditions import MARKER
 
     told, seconds, stated = facts(transcript), transcript.duration_seconds, transcript.stated_messages
     yield f"{transcript.names[0]} ↔ {transcript.names[1]}"
@@ -87,7 +87,7 @@ def fact_lines(transcript: Transcript) -> Iterator[str]:
 
 
 def convert(transcript: Transcript, args: argparse.Namespace) -> int:
-    from formation.dialogue import formats
+    from formation.dialogue.transcripts import formats
     from formation.errors import EnvironmentFault
 
     if args.out.exists():
@@ -103,8 +103,8 @@ def convert(transcript: Transcript, args: argparse.Namespace) -> int:
 
 def simulate(transcript: Transcript, log: Path | None, args: argparse.Namespace) -> int:
     from formation.cli import logs
-    from formation.dialogue.simulate import USUAL, simulate
-    from formation.dialogue.stop_words import read_rule
+    from formation.dialogue.stops.simulate import USUAL, simulate
+    from formation.dialogue.stops.words import read_rule
 
     rules = [read_rule(words) for words in args.stop or USUAL]
     outcomes = logs.simulated(log, rules) if log else simulate(transcript, rules)

@@ -25,7 +25,8 @@ from formation.run import machine
 from formation.run.executor import Progress
 from formation.run.generate import Engine
 from formation.run.machine import show_bytes
-from formation.weights.checkpoint import open_checkpoint
+from formation.text.prompt import read_day
+from formation.weights.mirror import open_several
 
 SIDES = "sides.json"
 URLS = ("http://", "https://")
@@ -62,11 +63,12 @@ class Means:
     memory: str | int | None = None
     threads: int | None = None
     progress: Callable[[Progress], None] | None = None
+    mirrors: Sequence[str] = ()
 
 
 @contextmanager
 def cast(roles: Sequence[Role], means: Means) -> Iterator[tuple[list[Side], list[str]]]:
-    """The sides, and a line about each. Raises what `open_checkpoint`, `Engine` and the sides raise."""
+    """The sides, and a line about each. Raises what `open_several`, `Engine` and the sides raise."""
     with ExitStack() as closing:
         engines = open_engines(roles, means, closing)
         lines = [line(role, engines, shared=len(engines) == 1 and not any(role.is_server for role in roles)) for role in roles]
@@ -78,8 +80,8 @@ def cast(roles: Sequence[Role], means: Means) -> Iterator[tuple[list[Side], list
 
 
 def connected(role: Role) -> Side:
-    from formation.dialogue.remote import connect
-    from formation.dialogue.remote_http import Patience
+    from formation.dialogue.remote.http import Patience
+    from formation.dialogue.remote.side import connect
 
     asking = role.asking
     patience = Patience() if asking.pause_seconds is None else Patience(pause_seconds=asking.pause_seconds)
@@ -96,8 +98,9 @@ def open_engines(roles: Sequence[Role], means: Means, closing: ExitStack) -> dic
     """One for each checkpoint, with its share of the budget"""
     budget = machine.default_budget_bytes() if means.memory is None else machine.parse_bytes(means.memory)
     engines: dict[Path, Engine] = {}
-    for place in dict.fromkeys(place_of(role) for role in roles if not role.is_server):
-        engine = Engine(open_checkpoint(place), memory=budget, threads=means.threads, progress=means.progress)
+    places = list(dict.fromkeys(place_of(role) for role in roles if not role.is_server))
+    for place, checkpoint in zip(places, open_several(places, means.mirrors), strict=True):
+        engine = Engine(checkpoint, memory=budget, threads=means.threads, progress=means.progress)
         engines[place] = closing.enter_context(engine)
     for engine, share in zip(
         engines.values(), shares(list(engines.values()), budget, [positions_of(roles, place) for place in engines]), strict=True
@@ -182,4 +185,5 @@ def manner_of(side: Mapping[str, Any]) -> Manner:
     """As the record `side` of a log has it. Raises UsageError for settings that there are not."""
     thinking = next((switch for switch, word in THINKING.items() if word == side["thinking"]), None)
     context = Context(side["context"]["policy"], side["context"]["limit"])
-    return Manner(side["system"], thinking, context, chain_of(side["sampler"], side["edits"]), side["most_tokens"])
+    today = read_day(side["today"]) if isinstance(side["today"], str) else None
+    return Manner(side["system"], thinking, context, chain_of(side["sampler"], side["edits"]), side["most_tokens"], today)

@@ -15,17 +15,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from formation.dialogue import events, jsonl, markdown, times
-from formation.dialogue.conditions import Said
+from formation.dialogue import events, times
 from formation.dialogue.event_table import FORMAT, NO_PROMPT
 from formation.dialogue.events import Event, Log
 from formation.dialogue.interrupts import Interrupts
 from formation.dialogue.side import CONTEXT, Piece, Side, SideFault, Speech
 from formation.dialogue.so_far import AGAIN, CUT_OFF, FAILED, GIVEN_UP, STOPPED, SoFar
-from formation.dialogue.stop_words import DEFAULT, read_rule
-from formation.dialogue.stops import Evidence, Stops
+from formation.dialogue.stops.conditions import Said
+from formation.dialogue.stops.rules import Evidence, Stops
+from formation.dialogue.stops.words import DEFAULT, read_rule
 from formation.dialogue.times import Clock, Times, WallClock
-from formation.dialogue.transcript import Transcript, TranscriptRefusal
+from formation.dialogue.transcripts import jsonl, markdown
+from formation.dialogue.transcripts.transcript import Transcript, TranscriptRefusal
 from formation.errors import EnvironmentFault, EvidenceError, FormationError, UsageError
 from formation.kernels import golden
 from formation.ledger import canonical, files

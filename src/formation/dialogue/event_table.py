@@ -22,6 +22,7 @@ from formation.ledger.zero import Kind
 FORMAT = "formation-dialogue/1"
 SERVER, CHECKPOINT, NO_PROBABILITY, NOT_SAMPLED, UNREPORTED = "server", "checkpoint", "no probability", "not sampled", "not reported"
 NO_PROMPT = "no prompt"  # it could not be made
+NOT_TOLD = "not told"
 VIEWS = ("model", "edited", "tempered", "sampler")
 ZERO = re.compile(rf"(?:{'|'.join(Kind)})(?:\(.{{1,300}}\))?", re.DOTALL)
 
@@ -91,6 +92,7 @@ RECORDS: Mapping[str, tuple[Field, ...]] = {
         Field("template_sha256", "sha256", "of the chat template's text", (SERVER,)),
         Field("system", "text", "system prompt; empty for none"),
         Field("thinking", "default | on | off", "the template's switch", (SERVER,)),
+        Field("today", "text", "the day that its template is told", (NOT_TOLD,)),
         Field("context", "context", "what of the dialogue it is given"),
         Field("sampler", "sampler", "how its tokens are drawn, as in an anchor"),
         Field("edits", "edits", "of its logits, before"),

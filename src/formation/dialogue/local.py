@@ -61,11 +61,10 @@ class LocalSide:
 
     def prompt(self, turns: Sequence[Turn]) -> list[int]:
         """The ids that a turn after `turns` begins with. Raises PromptError and UnsupportedError of the template."""
-        messages = [{"role": "system", "content": self.manner.system}] if self.manner.system else []
-        first = len(messages)
-        messages += [{"role": "assistant" if turn.own else "user", "content": turn.text} for turn in turns]
+        first = len(self.manner.opening)
+        messages = self.manner.opening + [{"role": "assistant" if turn.own else "user", "content": turn.text} for turn in turns]
         bodies = {first + n: self.body(turn.ids) for n, turn in enumerate(turns) if turn.own and turn.ids}
-        return conversation_ids(self.template, messages, bodies, thinking=self.manner.thinking)
+        return conversation_ids(self.template, messages, bodies, thinking=self.manner.thinking, today=self.manner.today)
 
     def body(self, ids: Sequence[int]) -> Sequence[int]:
         """Without what ended the turn: the template ends it"""

@@ -19,7 +19,7 @@ from typing import Any
 from formation.dialogue import event_table, events
 from formation.errors import EnvironmentFault
 from formation.explorer import page, view
-from formation.ledger import merkle, reader
+from formation.ledger import canonical, files, merkle, reader
 from formation.ledger.values import PHRASES
 from formation.ledger.zero import Kind
 
@@ -29,6 +29,7 @@ TREE, TABLES = "tree.json", "fork.json"  # what formation fork left in its folde
 ENTRY, TABLE = "dialogue.js", "eventtable.js"
 DIALOGUE, SCORED = "dialogue", "scored"
 SIGNED = {"head": "tree-head.txt", "attestation": "attestation.json"}  # of a bundle, as they are named in the page behind a. or b.
+LIMITS = canonical.Limits(view.MOST_BYTES, 0)  # of one file
 SLOTS = tuple(f'"slot":"{slot}"}}'.encode() for slot in ("lm_head", "token"))  # canonical JSON sorts its names, so that the slot ends the line
 
 
@@ -56,32 +57,32 @@ def packed(path: Path, claims: Path | None = None, forks: Path | None = None) ->
         raise EnvironmentFault(
             f"{path}: expected {events.NAME}, or {TOKENS} with {SUMMARY}, got neither", hint="formation dialogue and score make them"
         )
-    files, dropped = of_dialogue(path) if kind == DIALOGUE else (of_scored(path), 0)
+    held, dropped = of_dialogue(path) if kind == DIALOGUE else (of_scored(path), 0)
     given = {CLAIMS: claims} if claims else {}
     if forks:
         given |= {FORKS: forks / TREE, BRANCHES: forks / TABLES} if forks.is_dir() else {FORKS: forks}
-    files |= {name: whole(file) for name, file in given.items()}
-    if (size_bytes := sum(map(len, files.values()))) > view.MOST_BYTES:
+    held |= {name: files.read_whole(file, LIMITS) for name, file in given.items()}
+    if (size_bytes := sum(map(len, held.values()))) > view.MOST_BYTES:
         raise EnvironmentFault(f"{path}: expected at most {view.MOST_BYTES} bytes for one page, got {size_bytes}")
     folder = path if path.is_dir() else path.parent
-    return Packed(assembled(view.named(folder), files, kind, dropped), kind, dropped)
+    return Packed(assembled(view.named(folder), held, kind, dropped), kind, dropped)
 
 
 def of_dialogue(path: Path) -> tuple[dict[str, bytes], int]:
     """The log to its last whole line, and how many bytes lie behind"""
-    data = whole(events.located(path))
+    data = files.read_whole(events.located(path), LIMITS)
     end = data.rfind(b"\n") + 1
     return {events.NAME: data[:end]}, len(data) - end
 
 
 def of_scored(path: Path) -> dict[str, bytes]:
     """The table, and of each bundle beside it what proves that a row is in its ledger"""
-    files = {name: whole(path / name) for name in (TOKENS, SUMMARY)}
+    held = {name: files.read_whole(path / name, LIMITS) for name in (TOKENS, SUMMARY)}
     for letter in "ab":
         bundle = path / f"{letter}.ofb"
         if all((bundle / name).is_file() for name in (reader.NAME, *SIGNED.values())):
-            files |= {f"{letter}.{name}": data for name, data in of_bundle(bundle).items()}
-    return files
+            held |= {f"{letter}.{name}": data for name, data in of_bundle(bundle).items()}
+    return held
 
 
 def of_bundle(bundle: Path) -> dict[str, bytes]:
@@ -94,27 +95,18 @@ def of_bundle(bundle: Path) -> dict[str, bytes]:
             places.append(place)
             lines += line + b"\n"
     made = {"lines": bytes(lines), "places": json.dumps(places, separators=(",", ":")).encode(), "leaves": bytes(leaves)}
-    return made | {name: whole(bundle / file) for name, file in SIGNED.items()}
+    return made | {name: files.read_whole(bundle / file, LIMITS) for name, file in SIGNED.items()}
 
 
-def whole(path: Path) -> bytes:
-    """Raises EnvironmentFault."""
-    try:
-        with path.open("rb") as file:
-            return file.read(view.MOST_BYTES + 1)
-    except OSError as error:
-        raise EnvironmentFault(f"expected to read {path}, got {error.strerror}") from error
-
-
-def assembled(name: str, files: Mapping[str, bytes], kind: str, dropped_bytes: int) -> bytes:
-    """`files` are named by the constants above: no name that markup could be made of."""
+def assembled(name: str, held: Mapping[str, bytes], kind: str, dropped_bytes: int) -> bytes:
+    """`held` are the files, named by the constants above: no name that markup could be made of."""
     said = {
-        "kind": kind, "sizes": {each: len(data) for each, data in files.items()}, "most": view.PIECE_BYTES, "dropped": dropped_bytes,
-        "digests": {each: sha256(data).hexdigest() for each, data in files.items()},
+        "kind": kind, "sizes": {each: len(data) for each, data in held.items()}, "most": view.PIECE_BYTES, "dropped": dropped_bytes,
+        "digests": {each: sha256(data).hexdigest() for each, data in held.items()},
     }  # fmt: skip
     about = f'<script type="application/json" data-about>{json.dumps(said, separators=(",", ":"))}</script>\n'
     elements = "".join(
-        view.element(each, data[at : at + view.PIECE_BYTES]) for each, data in files.items() for at in range(0, len(data), view.PIECE_BYTES)
+        view.element(each, data[at : at + view.PIECE_BYTES]) for each, data in held.items() for at in range(0, len(data), view.PIECE_BYTES)
     )
     return page.assembled(
         "dialogue.html", script(), page.styles("verify.css", "explorer.css", "dialogue.css"), {"DATA": name + about, "FILES": elements}

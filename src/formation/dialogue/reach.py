@@ -28,17 +28,3 @@ def of_text(tokenizer: Tokenizer, text: str) -> Reach:
         wanted = text.encode()
         token = next((each for each in range(tokenizer.size) if wanted and tokenizer.token_bytes(each) == wanted), None)
     return Reach(ids, token, NO_SUCH_TOKEN if token is None else Zero(Kind.UNREACHABLE_BY_TOKENIZER, repr(text)))
-
-
-def of_token(tokenizer: Tokenizer, token: int) -> Zero | None:
-    """Why nobody can type this id; None for one that its own text is encoded to, and for part of a character, of which that cannot be told from
-    its bytes alone."""
-    if not 0 <= token < tokenizer.rows:
-        return NO_SUCH_TOKEN
-    spelt = tokenizer.token_bytes(token)
-    try:
-        text = spelt.decode()
-    except UnicodeDecodeError:
-        return None
-    reached = bool(spelt) and token not in tokenizer.specials.values() and tokenizer.encode(text) == [token]
-    return None if reached else Zero(Kind.UNREACHABLE_BY_TOKENIZER, repr(text))

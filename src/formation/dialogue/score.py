@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from formation.dialogue.chance import Count, count
-from formation.dialogue.recorded import ensure, is_new
 from formation.dialogue.taught import Speaker, Taught
 from formation.errors import UsageError
 from formation.evidence.bundle import Bundle
@@ -24,7 +23,7 @@ from formation.kernels import readout
 from formation.ledger import files, start
 from formation.ledger.progress import Watch
 from formation.ledger.zero import LN2
-from formation.recording import Means
+from formation.recording import Means, ensure, is_new
 from formation.run.generate import Step
 from formation.run.order import Order, scoring
 from formation.weights.checkpoint import Checkpoint
@@ -162,7 +161,7 @@ class Wanted:
 
 def score_together(checkpoint: Checkpoint, sides: Sequence[Wanted], watch: Watch, means: Means) -> list[Scored]:
     """Recorded, unsigned, in one pass over the weights, or in turns where the budget does not hold all; what was cut off is gone on with alone. Each
-    ledger has the bytes that it would have alone. Raises as `recorded.ensure` does."""
+    ledger has the bytes that it would have alone. Raises as `recording.ensure` does."""
     listening = [(side, Chances(side.event, means.on_step)) for side in sides]
     new = [(side, chances) for side, chances in listening if is_new(side.out)]
     for side, chances in listening:

@@ -10,18 +10,21 @@ The message is what the bytes of its tokens spell, without a last one whose id i
 
 `speak` depends on its arguments alone: a side may keep what it computed (caches of a common prefix, a connection), and must say the same without.
 A side that fails raises SideFault; the conductor voids the turn and may ask for it again. Sides are made by `local.open_local(name, folder, manner,
-…)` and `remote.connect(name, url, manner)`.
+…)` and `remote.side.connect(name, url, manner)`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any, Protocol, Self
 
 from formation.dialogue.chain import Chain, documents
 from formation.dialogue.context import Context
+from formation.dialogue.event_table import NOT_TOLD
 from formation.errors import EnvironmentFault, UsageError
+from formation.ledger.fields import absent
 
 END_OF_TURN, MOST_TOKENS, CONTEXT = "end of turn", "tokens", "context"  # why a side speaks no further: turn_end.reason
 
@@ -39,22 +42,29 @@ THINKING = {None: "default", True: "on", False: "off"}
 
 @dataclass(frozen=True)
 class Manner:
-    """How a side speaks, wherever it runs: of `describe`, what the operator decides. `thinking` None leaves a template its own default."""
+    """How a side speaks, wherever it runs: of `describe`, what the operator decides. `thinking` None leaves a template its own default; `today` is
+    for those that ask which day it is."""
 
     system: str = ""
     thinking: bool | None = None
     context: Context = field(default_factory=Context)
     chain: Chain = field(default_factory=Chain)
     most_tokens: int = 256
+    today: date | None = None
 
     def __post_init__(self) -> None:
         if self.most_tokens < 1:
             raise UsageError(f"tokens of a turn: expected 1 or more, got {self.most_tokens}")
 
+    @property
+    def opening(self) -> list[dict[str, str]]:
+        """The messages before the dialogue"""
+        return [{"role": "system", "content": self.system}] if self.system else []
+
     def document(self) -> dict[str, Any]:
-        """The fields system, thinking, context, sampler, edits and most_tokens of the record `side`"""
-        context = {"policy": self.context.policy, "limit": self.context.limit}
-        own = {"system": self.system, "thinking": THINKING[self.thinking], "context": context, "most_tokens": self.most_tokens}
+        """The fields system, thinking, today, context, sampler, edits and most_tokens of the record `side`"""
+        context, today = {"policy": self.context.policy, "limit": self.context.limit}, self.today.isoformat() if self.today else absent(NOT_TOLD)
+        own = {"system": self.system, "thinking": THINKING[self.thinking], "today": today, "context": context, "most_tokens": self.most_tokens}
         return own | documents(self.chain)
 
 

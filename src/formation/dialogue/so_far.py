@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from formation.dialogue.conditions import Amounts
 from formation.dialogue.events import Event
 from formation.dialogue.side import END_OF_TURN, MOST_TOKENS, Turn
-from formation.dialogue.transcript import PROMPT, Message, Transcript
+from formation.dialogue.stops.conditions import Amounts
+from formation.dialogue.transcripts.transcript import PROMPT, Message, Transcript
 from formation.errors import EvidenceError
 
 STOPPED, FAILED = "stopped", "failed"  # turn_end.reason of a turn that its side did not end

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from formation.dialogue.side import Manner
-from formation.dialogue.transcript import PROMPT, Transcript
+from formation.dialogue.transcripts.transcript import PROMPT, Transcript
 from formation.errors import UsageError
 from formation.text import ChatTemplate, Tokenizer, load_template, load_tokenizer
 from formation.text.conversation import conversation_parts
@@ -73,7 +73,7 @@ def taught(transcript: Transcript, side: int, speaker: Speaker, manner: Manner, 
     silent = tuple(numbers[place] for place, ids in bodies.items() if not ids)
     if len(silent) == len(bodies):
         raise UsageError(f"{transcript.names[side]}: expected a message with a token in it, got {len(bodies)} without")
-    parts = conversation_parts(speaker.template, messages, bodies, thinking=manner.thinking)
+    parts = conversation_parts(speaker.template, messages, bodies, thinking=manner.thinking, today=manner.today)
     ids, stretches = joined(parts, numbers, speaker.stop)
     size = sum(len(message.text.encode()) for number, message in said if number in own and number not in silent)
     return Taught(tuple(ids[: stretches[-1].end]), tuple(stretches), silent, size)

@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from formation.dialogue.transcript import TranscriptRefusal, read_stamp, show_stamp
+from formation.dialogue.transcripts.transcript import TranscriptRefusal, read_stamp, show_stamp
 from formation.strict_json import JsonRefusal, parse_json
 
 NAME = "times.jsonl"

@@ -23,6 +23,8 @@ class Totals:
     disk_bytes: int
     seconds: float
     shards: tuple[str, ...]  # files that weights were read from
+    guessed_bytes: int  # of the disk bytes, those of right guesses
+    guessed_unused_bytes: int  # and of wrong ones
 
 
 class Accounts:
@@ -55,11 +57,11 @@ class Accounts:
 
 
 def totals(folder: Path) -> Totals:
-    disk_bytes, seconds, shards = 0, 0.0, set()
+    seconds, shards, sums = 0.0, set(), dict.fromkeys(("disk_bytes", "guessed_bytes", "guessed_unused_bytes"), 0)
     for account in read(folder):
-        disk_bytes, seconds = disk_bytes + account["disk_bytes"], seconds + account["seconds"]
+        seconds, sums = seconds + account["seconds"], {name: total + account[name] for name, total in sums.items()}
         shards.update(account["shards"])
-    return Totals(disk_bytes, seconds, tuple(sorted(shards)))
+    return Totals(**sums, seconds=seconds, shards=tuple(sorted(shards)))
 
 
 def read(folder: Path) -> Iterator[dict[str, Any]]:

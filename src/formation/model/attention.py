@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -11,7 +11,8 @@ import numpy as np
 from formation.kernels import ops
 from formation.kernels.tensor import F32, I64
 from formation.model.moe import chunks
-from formation.model.taps import Probe, Site, Tap
+from formation.model.sequences import Piece
+from formation.model.taps import Site, Tap
 
 WATCHED_BYTES = 64 << 20  # of softmax weights, made at once for whoever wants to see them
 
@@ -32,20 +33,33 @@ class KeyCache:
         ops.cache_store(self.values, first, keys)
 
 
-def watched(attend: Callable[[slice, F32 | None], F32], heads: int, layer: int, positions: I64, probe: Probe) -> F32:
-    """What `attend` gives for a part of positions [T], all together                                                        [T, heads, width]
+def keep(entries: F32, layer: int, pieces: Sequence[Piece]) -> None:
+    """Puts what is kept of each row [T, width] into the cache of its sequence"""
+    for rows, positions, cache, probe in pieces:
+        cache.store(int(positions[0]), entries[rows])
+        probe(Site(Tap.CACHE_ENTRY, layer), positions, entries[rows])
 
-    When the probe wants the softmax weights, they are made in pieces of WATCHED_BYTES at most, or of one position.
-    """
+
+Attend = Callable[[slice, KeyCache, I64, F32 | None], F32]  # rows, whose keys, their positions, where softmax weights go
+
+
+def watched(attend: Attend, heads: int, layer: int, pieces: Sequence[Piece]) -> F32:
+    """What `attend` gives for the rows of each sequence, all together                                                      [T, heads, width]"""
+    mixed = [part for piece in pieces for part in _watched(attend, heads, layer, piece)]
+    return mixed[0] if len(mixed) == 1 else np.concatenate(mixed)
+
+
+def _watched(attend: Attend, heads: int, layer: int, piece: Piece) -> Iterator[F32]:
+    """When the probe wants the softmax weights, they are made in parts of WATCHED_BYTES at most, or of one position."""
+    rows, positions, cache, probe = piece
     if not probe.wants(Tap.ATTENTION_WEIGHTS):
-        return attend(slice(0, len(positions)), None)
-    mixed, rows = [], max(1, WATCHED_BYTES // (4 * heads * (int(positions[-1]) + 1)))
-    for part in chunks(len(positions), rows):
+        yield attend(rows, cache, positions, None)
+        return
+    for part in chunks(len(positions), max(1, WATCHED_BYTES // (4 * heads * (int(positions[-1]) + 1)))):
         weights = np.empty((part.stop - part.start, heads, int(positions[part][-1]) + 1), np.float32)
-        mixed.append(attend(part, weights))
+        yield attend(slice(rows.start + part.start, rows.start + part.stop), cache, positions[part], weights)
         probe(Site(Tap.ATTENTION_WEIGHTS, layer), positions[part], weights)
         del weights  # before the next are made
-    return np.concatenate(mixed)
 
 
 class KeepsKeys(ABC):

@@ -22,7 +22,7 @@ from formation.model.config import Keys
 from formation.model.linear import Modules
 from formation.model.moe import Experts, MixtureOfExperts, Mlp, chunks
 from formation.model.quantisation import Quantisation, Stored, plain, read_quantisation
-from formation.model.sequences import apart
+from formation.model.sequences import Piece, apart
 from formation.model.taps import Blind, Probe, Site, Tap, require_finite
 
 NORMS = ("input_layernorm", "post_attention_layernorm")
@@ -42,8 +42,8 @@ class Mixer(Protocol):
     def new_cache(self, capacity: int) -> Any: ...
     def cache_bytes(self, capacity: int) -> int: ...
     def row_bytes(self) -> int: ...
-    def __call__(self, h: F32, layer: int, positions: I64, cache: Any, use: Modules, probe: Probe) -> F32: ...
-    def remember(self, h: F32, layer: int, positions: I64, cache: Any, use: Modules, probe: Probe) -> object: ...
+    def __call__(self, h: F32, layer: int, pieces: Sequence[Piece], use: Modules) -> F32: ...
+    def remember(self, h: F32, layer: int, pieces: Sequence[Piece], use: Modules) -> object: ...
 
 
 @dataclass(frozen=True)
@@ -156,12 +156,10 @@ class Decoder:
         """
         use, mixer = Modules(tensors, f"{self._layer_name(layer)}.", threads), self.mixers[layer]
         u = np.empty_like(x)
-        for rows, own, kept, shown in apart(positions, cache, probe):
-            for part in chunks(len(own), chunk):
-                here = slice(rows.start + part.start, rows.start + part.stop)
-                a = mixer(self._norm(NORMS[0], x[here], use), layer, own[part], kept, use.under(mixer.name), shown)
-                _show(Site(Tap.ATTENTION_WRITE, layer), positions[here], a, probe)
-                ops.add(x[here], a, threads=threads, out=u[here])
+        for part in chunks(len(x), chunk):
+            a = mixer(self._norm(NORMS[0], x[part], use), layer, apart(positions[part], cache, probe), use.under(mixer.name))
+            _show(Site(Tap.ATTENTION_WRITE, layer), positions[part], a, probe)
+            ops.add(x[part], a, threads=threads, out=u[part])
         probe(Site(Tap.AFTER_ATTENTION, layer), positions, u)
         m = self._mlp(layer, self._norm(NORMS[1], u, use), positions, use.under("mlp"), experts, probe, chunk)
         _show(Site(Tap.MLP_WRITE, layer), positions, m, probe)
@@ -192,7 +190,7 @@ class Decoder:
         nothing else: what a later position of the layer is replayed from. A delta layer's rows come in order, each once."""
         use, mixer = Modules(tensors, f"{self._layer_name(layer)}.", threads), self.mixers[layer]
         for part in chunks(len(x), chunk):
-            mixer.remember(self._norm(NORMS[0], x[part], use), layer, positions[part], cache, use.under(mixer.name), Blind())
+            mixer.remember(self._norm(NORMS[0], x[part], use), layer, apart(positions[part], cache, Blind()), use.under(mixer.name))
 
     def head(self, x: F32, positions: I64, tensors: Mapping[str, Tensor], probe: Probe, *, threads: int) -> F32:
         """Logits of final residual rows x [T, D]                                                [T, vocabulary]"""

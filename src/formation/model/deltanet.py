@@ -8,7 +8,7 @@ a = W (norm(y) silu(z))
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -19,6 +19,7 @@ from formation.kernels.tensor import F32, I64
 from formation.model.linear import Modules
 from formation.model.moe import chunks
 from formation.model.quantisation import Quantisation, Stored, plain
+from formation.model.sequences import Piece
 from formation.model.taps import Probe, Site, Tap, require_finite
 
 UNIT_EPS = 1e-6  # of the norm that brings q and k to length 1: fixed in the published code, whatever rms_norm_eps says
@@ -104,30 +105,39 @@ class GatedDeltaNet:
         found += [plain(f"{prefix}.{name}", size) for name, size in vectors.items()]
         return found + [s for name, (r, c) in matrices.items() for s in self.quantisation.stored(f"{prefix}.{name}", r, c, names)]
 
-    def __call__(self, h: F32, layer: int, positions: I64, cache: DeltaState, use: Modules, probe: Probe) -> F32:
-        """The write of positions [T], whose normalised residual is h [T, D]; they are taken into the state."""
-        y, z = self.remember(h, layer, positions, cache, use, probe)  # [T, H, V] both
+    def __call__(self, h: F32, layer: int, pieces: Sequence[Piece], use: Modules) -> F32:
+        """The write of rows [T], whose normalised residual is h [T, D]; they are taken into the states."""
+        y, z = self.remember(h, layer, pieces, use)  # [T, H, V] both
         rows = (len(h) * self.value_heads, self.value)
         normed = delta.rmsnorm_gated(y.reshape(rows), z.reshape(rows), use.vector("norm.weight"), self.eps, threads=use.threads)
         return use.linear("out_proj", normed.reshape(len(h), -1))  # [T, D]
 
-    def remember(self, h: F32, layer: int, positions: I64, cache: DeltaState, use: Modules, probe: Probe) -> tuple[F32, F32]:
-        """Takes h [T, D] into the state. Gives what each row reads from it, and its output gate z [T, H, V]."""
-        cache.stand_at(int(positions[0]))
+    def remember(self, h: F32, layer: int, pieces: Sequence[Piece], use: Modules) -> tuple[F32, F32]:
+        """Takes h [T, D] into the states. Gives what each row reads from its own, and its output gate z [T, H, V]."""
         rows, z = self._projected(h, use)
+        (beta, decay), taps = self._gates(h, use), use.taps("conv1d.weight")
+        y = np.empty_like(z)
+        for piece in pieces:
+            here = piece.rows
+            y[here] = self._through(rows[here], beta[here], decay[here], taps, layer, piece, use.threads)
+        return y, z
+
+    def _through(self, rows: F32, beta: F32, decay: F32, taps: F32, layer: int, piece: Piece, threads: int) -> F32:
+        """What the rows [T, channels] of one sequence read from its state, which takes them in                              [T, H, V]"""
+        _, positions, cache, probe = piece
+        cache.stand_at(int(positions[0]))
         seen = np.concatenate([cache.tail, rows])  # [taps - 1 + T, channels]
-        q, k, v = self._heads(delta.conv_silu(seen, use.taps("conv1d.weight"), threads=use.threads), use.threads)
-        beta, decay = self._gates(h, use)
+        q, k, v = self._heads(delta.conv_silu(seen, taps, threads=threads), threads)
         probe(Site(Tap.DELTA_BETA, layer), positions, beta)
         probe(Site(Tap.DELTA_DECAY, layer), positions, decay)
         y, watched = np.empty_like(v), probe.wants(Tap.DELTA_STATE) or cache.follow is not None
-        for part in chunks(len(h), 1 if watched else len(h)):  # a state that is looked at must have been there
-            y[part] = delta.delta_rule(q[part], k[part], v[part], decay[part], beta[part], self.scale, cache.state, threads=use.threads)
+        for part in chunks(len(rows), 1 if watched else len(rows)):  # a state that is looked at must have been there
+            y[part] = delta.delta_rule(q[part], k[part], v[part], decay[part], beta[part], self.scale, cache.state, threads=threads)
             cache.tail[:] = seen[part.stop : part.stop + self.taps - 1]
             cache.filled = int(positions[part][-1]) + 1
             if watched:
                 show(cache, layer, positions[part], probe)
-        return y, z
+        return y
 
     def _projected(self, h: F32, use: Modules) -> tuple[F32, F32]:
         """Rows for the convolution [T, channels], and z [T, H, V]: the matrix gives q, k, v, z of one key head after the other."""

@@ -7,19 +7,19 @@ q, gate = W h;  k, v = W h;  q, k = rotated(norm(q), norm(k));  a = W (softmax(q
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from formation.kernels import ops
 from formation.kernels.tensor import F32, I64
-from formation.model.attention import KeepsKeys, KeyCache, watched
+from formation.model.attention import KeepsKeys, KeyCache, keep, watched
 from formation.model.config import Keys
 from formation.model.linear import Modules
 from formation.model.quantisation import Quantisation, Stored, plain, read_quantisation
 from formation.model.rope import Rope
-from formation.model.taps import Probe, Site, Tap
+from formation.model.sequences import Piece, positions_of
 
 
 @dataclass(frozen=True)
@@ -60,28 +60,27 @@ class GroupedAttention(KeepsKeys):
         found = [plain(f"{prefix}.{name}.weight", self.width) for name in ("q_norm", "k_norm")]
         return found + [s for name, (r, c) in matrices.items() for s in self.quantisation.stored(f"{prefix}.{name}", r, c, names)]
 
-    def __call__(self, h: F32, layer: int, positions: I64, cache: KeyCache, use: Modules, probe: Probe) -> F32:
-        """The attention write of positions [T], whose normalised residual is h [T, D]; their keys are put in the cache first."""
-        cos, sin = self.remember(h, layer, positions, cache, use, probe)  # [T, R/2]
+    def __call__(self, h: F32, layer: int, pieces: Sequence[Piece], use: Modules) -> F32:
+        """The attention write of rows [T], whose normalised residual is h [T, D]; their keys are put in the caches first."""
+        cos, sin = self.remember(h, layer, pieces, use)  # [T, R/2]
         found = use.linear("q_proj", h).reshape(len(h), self.heads, -1, self.width)  # of each head its query, then its gate
         q = self._normed("q_norm", found[:, :, 0], cos, sin, use)  # [T, H, K]
 
-        def attend(part: slice, weights: F32 | None) -> F32:
-            return ops.gqa_attend(q[part], cache.values, positions[part], self.scale, self.groups, threads=use.threads, weights=weights)
+        def attend(rows: slice, cache: KeyCache, positions: I64, weights: F32 | None) -> F32:
+            return ops.gqa_attend(q[rows], cache.values, positions, self.scale, self.groups, threads=use.threads, weights=weights)
 
-        mixed = watched(attend, self.heads, layer, positions, probe)  # [T, H, K]
+        mixed = watched(attend, self.heads, layer, pieces)  # [T, H, K]
         if self.gated:
             mixed = ops.sigmoid_mul(np.ascontiguousarray(found[:, :, 1]), mixed, threads=use.threads, out=mixed)
         return use.linear("o_proj", mixed.reshape(len(h), -1))  # [T, D]
 
-    def remember(self, h: F32, layer: int, positions: I64, cache: KeyCache, use: Modules, probe: Probe) -> tuple[F32, F32]:
-        """Puts keys and values of h [T, D] in the cache: all that later positions need of these. Gives the rotary table, cos and sin [T, R/2]."""
-        cos, sin = self.rope.table(positions)  # [T, R/2]
+    def remember(self, h: F32, layer: int, pieces: Sequence[Piece], use: Modules) -> tuple[F32, F32]:
+        """Puts keys and values of h [T, D] in the caches: all that later positions need of these. Gives the rotary table, cos and sin [T, R/2]."""
+        cos, sin = self.rope.table(positions_of(pieces))  # [T, R/2]
         shape = (len(h), self.groups, self.width)
         k = self._normed("k_norm", use.linear("k_proj", h).reshape(shape), cos, sin, use)
         entries = np.concatenate([k, use.linear("v_proj", h).reshape(shape)], axis=2).reshape(len(h), -1)  # [T, cache width]
-        cache.store(int(positions[0]), entries)
-        probe(Site(Tap.CACHE_ENTRY, layer), positions, entries)
+        keep(entries, layer, pieces)
         return cos, sin
 
     def _normed(self, name: str, x: F32, cos: F32, sin: F32, use: Modules) -> F32:

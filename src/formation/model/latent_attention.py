@@ -8,18 +8,18 @@ Prefill, decode and replay are therefore one arithmetic.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from formation.kernels import ops
 from formation.kernels.tensor import F32, I64
-from formation.model.attention import KeepsKeys, KeyCache, watched
+from formation.model.attention import KeepsKeys, KeyCache, keep, watched
 from formation.model.linear import Modules
 from formation.model.quantisation import Quantisation, Stored, plain
 from formation.model.rope import Rope
-from formation.model.taps import Probe, Site, Tap
+from formation.model.sequences import Piece, positions_of
 
 # transformers' and the publishers' own code build the norms inside attention with this default, whatever rms_norm_eps says.
 INNER_NORM_EPS = 1e-6
@@ -78,29 +78,28 @@ class LatentAttention(KeepsKeys):
             found += self.quantisation.stored(f"{prefix}.{name}", rows, cols, names)
         return found
 
-    def __call__(self, h: F32, layer: int, positions: I64, cache: KeyCache, use: Modules, probe: Probe) -> F32:
-        """The attention write of positions [T], whose normalised residual is h [T, D]; their keys are put in the cache first."""
-        cos, sin = self.remember(h, layer, positions, cache, use, probe)  # [T, R/2]
+    def __call__(self, h: F32, layer: int, pieces: Sequence[Piece], use: Modules) -> F32:
+        """The attention write of rows [T], whose normalised residual is h [T, D]; their keys are put in the caches first."""
+        cos, sin = self.remember(h, layer, pieces, use)  # [T, R/2]
         q = self._latent_queries(h, use, cos, sin)  # [T, H, C+R]
 
-        def attend(part: slice, weights: F32 | None) -> F32:
-            return ops.mla_attend(q[part], cache.values, positions[part], self.scale, self.latent, threads=use.threads, weights=weights)
+        def attend(rows: slice, cache: KeyCache, positions: I64, weights: F32 | None) -> F32:
+            return ops.mla_attend(q[rows], cache.values, positions, self.scale, self.latent, threads=use.threads, weights=weights)
 
-        mixed = watched(attend, self.heads, layer, positions, probe)  # [T, H, C]
+        mixed = watched(attend, self.heads, layer, pieces)  # [T, H, C]
         stride = self.nope + self.value
         out = ops.heads_linear(use.matrix("kv_b_proj"), mixed, stride=stride, first=self.nope, rows=self.value, threads=use.threads)  # [T, H, V]
         return use.linear("o_proj", out.reshape(len(h), -1))  # [T, D]
 
-    def remember(self, h: F32, layer: int, positions: I64, cache: KeyCache, use: Modules, probe: Probe) -> tuple[F32, F32]:
-        """Puts the keys of h [T, D] in the cache: all that later positions need of these. Gives the rotary table, cos and sin [T, R/2]."""
-        cos, sin = self.rope.table(positions)  # [T, R/2]
+    def remember(self, h: F32, layer: int, pieces: Sequence[Piece], use: Modules) -> tuple[F32, F32]:
+        """Puts the keys of h [T, D] in the caches: all that later positions need of these. Gives the rotary table, cos and sin [T, R/2]."""
+        cos, sin = self.rope.table(positions_of(pieces))  # [T, R/2]
         both = use.linear("kv_a_proj_with_mqa", h)  # [T, C+R]
         keys = np.empty_like(both)
         keys[:, : self.latent] = use.norm("kv_a_layernorm", both[:, : self.latent], INNER_NORM_EPS)
         keys[:, self.latent :] = both[:, self.latent :]
         ops.rope_interleaved(keys[:, None, self.latent :], cos, sin, threads=use.threads)
-        cache.store(int(positions[0]), keys)
-        probe(Site(Tap.CACHE_ENTRY, layer), positions, keys)
+        keep(keys, layer, pieces)
         return cos, sin
 
     def _latent_queries(self, h: F32, use: Modules, cos: F32, sin: F32) -> F32:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -41,13 +41,27 @@ def stretches(places: I64) -> Iterator[tuple[int, slice]]:
         begin = end
 
 
-def apart(places: I64, cache: Any, probe: Probe) -> Iterator[tuple[slice, I64, Any, Probe]]:
-    """For each sequence its rows, their positions, its cache, and a probe that is told positions and tells places"""
+class Piece(NamedTuple):
+    """What some rows have of one sequence: which of them, their positions, its cache, and a probe that is told positions and tells places."""
+
+    rows: slice
+    positions: I64
+    cache: Any
+    probe: Probe
+
+
+def apart(places: I64, cache: Any, probe: Probe) -> list[Piece]:
+    """The rows at these ascending places, by sequence"""
     if not isinstance(cache, Several):
-        yield slice(0, len(places)), places, cache, probe
-        return
-    for number, rows in stretches(places):
-        yield rows, places[rows] - number * SEQUENCE, cache.caches[number], Placed(probe, number)
+        return [Piece(slice(0, len(places)), places, cache, probe)]
+    return [
+        Piece(rows, places[rows] - number * SEQUENCE, cache.caches[number], Placed(probe, number)) for number, rows in stretches(places)
+    ]  # fmt: skip
+
+
+def positions_of(pieces: Sequence[Piece]) -> I64:
+    """Of all rows, each within its sequence                                                                          [T]"""
+    return np.concatenate([piece.positions for piece in pieces])
 
 
 @dataclass(frozen=True)

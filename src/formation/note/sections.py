@@ -104,6 +104,8 @@ def of_machine(m: Material) -> Iterator[tuple[str, Value, str]]:
     told = f"{host['cores']} cores, {host['threads']} threads; {size(host['memory_bytes'])} of memory, budget {size(host['memory_budget_bytes'])}"
     said = f"{told}; {host['kernels']} kernels; {disk['kind']} ({disk['source']}); formation {host['formation']}, declared"
     yield "machine", Mono(shown(said, 300)), "host.json"
+    if host["resumed"]:
+        yield "resumed", f"on {counted(len(host['resumed']), 'machine')} more, declared", "host.json/resumed"
 
 
 # ---- the tokens

@@ -5,10 +5,9 @@ counted tokens, drawn at random (see Scattered); then a prefill of another promp
 medians of rounds.
 
 - raw: blocks of the shards at random (same block size, same number of threads, same Reader, nothing computed), before and after a round.
-- whole token: bytes that the disk gave during the counted tokens, over their whole time: reading, computing, waiting, choosing.
-- floor: bytes of the tensors that the plan does not keep and every token needs, plus chosen experts that were not in memory, plus one row of
-  the embedding. Read over it: padding to pages, gaps, and what was read and not used; under it (below 1) where a part that the plan gives
-  no place happened to stay in the room for passing parts.
+- floor: bytes of the tensors that the counted tokens used and that were not in memory, plus one row of the embedding. Read over it: padding to
+  pages, gaps, and what was read and not used.
+- whole token: the floor of the counted tokens over their whole time: reading, computing, waiting, choosing. The disk may have given more.
 - waiting: the computation stood still for a read. computing: the rest.
 - resident: VmHWM less VmRSS of the idle process (engine created, kernels loaded, raw reads done once), over the budget.
 - prediction: bytes of one token of the whole model at a budget, no expert cached, at the raw speed, plus the time of these tokens in which
@@ -38,6 +37,7 @@ from formation.run.plan import Sizes, make_plan, stored_sizes
 from formation.run.sample import Choice
 from formation.weights.checkpoint import Checkpoint
 from formation.weights.layout import BLOCK_BYTES
+from formation.weights.policy import DEFAULT
 from formation.weights.speed import drop_page_cache, measure_read_speed, read_ahead_kb
 from formation.weights.stream import ReadEvent
 
@@ -95,10 +95,9 @@ class Round:
     def total(self, field: str) -> float:
         return float(sum(getattr(token, field) for token in self.tokens))
 
-    @property
-    def speed(self) -> float:
+    def speed(self, field: str = "floor_bytes") -> float:
         """Whole tokens, bytes per second"""
-        return self.total("disk_bytes") / self.total("seconds")
+        return self.total(field) / self.total("seconds")
 
 
 class Decoder:
@@ -127,7 +126,7 @@ class Decoder:
         experts = [use for use in self._uses if use.key[0] == "expert"]
         hits, reads = sum(use.tier == "cache" for use in experts), step.reads
         return Token(
-            step.seconds, reads.disk_bytes, self._floor(len(experts) - hits), reads.guessed_bytes, reads.guessed_unused_bytes, len(experts), hits,
+            step.seconds, reads.disk_bytes, self._floor(), reads.guessed_bytes, reads.guessed_unused_bytes, len(experts), hits,
             sum(use.seconds for use in self._uses), sum(use.seconds for use in experts),
         )  # fmt: skip
 
@@ -143,11 +142,10 @@ class Decoder:
         if self._log is not None:
             self._log(event)
 
-    def _floor(self, missed: int) -> int:
-        sizes, kept = self._sizes, self.plan.resident
-        resident = sum(sizes.head if key == ("head",) else sizes.layers[key[1]] for key in kept)
+    def _floor(self) -> int:
+        sizes = self._sizes
         row = sizes.embedding // self.engine.model.shape.vocabulary
-        return sizes.always - resident + missed * max(sizes.experts.values(), default=0) + row
+        return row + sum(sizes.of(use.key) for use in self._uses if use.tier == "disk")
 
 
 def rounds_of(decoder: Decoder) -> Iterator[Round]:
@@ -183,11 +181,13 @@ def status_bytes(line: str) -> int:
 
 def measure(
     checkpoint: Checkpoint, trial: Trial, *, memory: str | int | None = None, threads: int | None = None, guess: bool = True,
-    of: tuple[Model, Sizes] | None = None, progress: Callable[[Progress], None] | None = None,
+    policy: str = DEFAULT, of: tuple[Model, Sizes] | None = None, progress: Callable[[Progress], None] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """All figures. `of`: the model that is predicted, and its sizes, if it is not the checkpoint's. Raises what `Engine` raises."""
     cache = drop_page_cache(checkpoint)
-    with Engine(checkpoint, memory=memory, threads=threads, reader_threads=trial.reader_threads, guess=guess, progress=progress) as engine:
+    with Engine(
+        checkpoint, memory=memory, threads=threads, reader_threads=trial.reader_threads, guess=guess, policy=policy, progress=progress
+    ) as engine:
         first_raw = measure_read_speed(checkpoint, RAW_SECONDS, trial.reader_threads)
         ops.isa()
         idle = status_bytes("VmRSS")
@@ -204,7 +204,7 @@ def measure(
             "machine": {
                 "threads": engine.threads, "isa": ops.isa(), "reader_threads": trial.reader_threads, "block_bytes": BLOCK_BYTES,
                 "advice": engine.advice, "read_ahead_kb": read_ahead_kb(checkpoint.path), "page_cache": cache,
-                "memory": machine.memory().total_bytes, "guess": guess,
+                "memory": machine.memory().total_bytes, "guess": guess, "policy": policy,
             },
             "checkpoint": {"path": str(checkpoint.path), "layers": shape.layers, "experts": shape.experts, "bytes": checkpoint.total_bytes},
             "budget": {
@@ -232,8 +232,9 @@ def decode_figures(rounds: list[Round], prediction: list[dict[str, float]]) -> d
 
     found = {
         "raw_bytes_per_second": of(lambda r: r.raw),
-        "whole_token_bytes_per_second": of(lambda r: r.speed),
-        "share_of_raw": of(lambda r: r.speed / r.raw),
+        "whole_token_bytes_per_second": of(Round.speed),
+        "share_of_raw": of(lambda r: r.speed() / r.raw),
+        "disk_share_of_raw": of(lambda r: r.speed("disk_bytes") / r.raw),
         "seconds_per_token": of(lambda r: median(t.seconds for t in r.tokens)),
         "bytes_per_token": of(lambda r: r.total("disk_bytes") / len(r.tokens)),
         "read_over_floor": of(lambda r: share(r.total("disk_bytes"), r.total("floor_bytes"))),

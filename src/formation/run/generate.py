@@ -23,6 +23,7 @@ from formation.run.past import Past
 from formation.run.plan import Plan, make_plan, slot_sizes
 from formation.run.sample import Choice, Greedy, Sampler
 from formation.weights.checkpoint import Checkpoint
+from formation.weights.policy import DEFAULT, policy_named
 from formation.weights.stream import Unit, WeightStream
 
 BIAS_BYTES = 1 << 24  # through which router biases are read, before a run
@@ -81,7 +82,8 @@ class _Growing:
 class Engine:
     """Runs one checkpoint. `memory` ("8GiB", bytes, or None for a safe share of what is free) bounds weights, caches and activations.
 
-    `guess=False` reads no expert before a router has chosen it: see foresight.py.
+    `guess=False` reads no expert before a router has chosen it: see foresight.py. `policy` names who of the experts goes first when others need
+    the room: see weights/policy.py.
     `keep_cache=False` recomputes the whole prefix at each step: the same bits, for those who want to see it.
     Who sets a `probe` that keeps much says in `probe_bytes` how much that is for a run of so many positions: the budget holds it too, and
     the head stays in use between two steps, so that looking at rows through it reads nothing again. `idle` is called whenever a pass would
@@ -92,6 +94,7 @@ class Engine:
     def __init__(
         self, checkpoint: Checkpoint, *, memory: str | int | None = None, threads: int | None = None, keep_cache: bool = True,
         reader_threads: int = 4, progress: Callable[[Progress], None] | None = None, probe: Probe | None = None, guess: bool = True,
+        policy: str = DEFAULT,
     ) -> None:  # fmt: skip
         self.checkpoint = checkpoint
         self.model = read_model(checkpoint.config)
@@ -104,6 +107,7 @@ class Engine:
         self.idle: Callable[[], bool] | None = None
         self._reader_threads = reader_threads
         self.guess = guess
+        self._new_policy = policy_named(policy)
         parts = check_tensors(self.model, checkpoint)
         if guess:
             keys = [("router", layer) for layer in self.model.shape.expert_layers()]
@@ -261,7 +265,7 @@ class Engine:
             current.chunk = plan.chunk
             return current
         self.close()
-        stream = WeightStream(self.checkpoint, self._units, plan.stream_bytes, self._reader_threads)
+        stream = WeightStream(self.checkpoint, self._units, plan.stream_bytes, self._reader_threads, policy=self._new_policy())
         self._executor = Executor(self.model, stream, plan, threads=self.threads, progress=self.progress, guess=self.guess)
         return self._executor
 

@@ -44,6 +44,12 @@ class Sizes:
     def total(self) -> int:
         return self.embedding + self.always + self.expert_total
 
+    def of(self, key: Key) -> int:
+        """Bytes of a part that is read whole"""
+        if key == ("head",):
+            return self.head
+        return (self.experts if key[0] == "expert" else self.routers if key[0] == "router" else self.layers)[key[1]]
+
     @property
     def experts_per_token(self) -> int:
         return self.chosen * sum(self.experts.values())
@@ -156,10 +162,10 @@ def make_plan(
             hint=f"give --memory {_rounded_up(needed)} or more, or fewer positions",
         )
     resident, transient = _residents(sizes, budget - cache - activations - capture)
-    stays = sum(_size(sizes, key) for key in resident)
+    stays = sum(sizes.of(key) for key in resident)
     plan = Plan(sizes, budget, positions, chunk, cache, states, activations, capture, resident, stays, transient)
     routers = [("router", layer) for layer in sizes.routers if ("layer", layer) not in resident]
-    size = sum(_size(sizes, key) for key in routers)
+    size = sum(sizes.of(key) for key in routers)
     fits = size <= min(budget // ROUTER_SHARE, plan.expert_cache_bytes, plan.stream_bytes - stays - floor)
     return replace(plan, routers=tuple(routers), router_bytes=size) if fits else plan
 
@@ -184,31 +190,25 @@ def _activations(model: Model, positions: int, logit_rows: int, room: int) -> tu
     return chunk, fixed + chunk * model.row_bytes()
 
 
-def _size(sizes: Sizes, key: Key) -> int:
-    return sizes.head if key == ("head",) else sizes.routers[key[1]] if key[0] == "router" else sizes.layers[key[1]]
-
-
 def _residents(sizes: Sizes, room: int) -> tuple[tuple[Key, ...], int]:
     """Always-needed parts that stay, and the room for the others to pass through, a token's experts beside them. As many stay as fit."""
     experts = max(sizes.chosen, 2) * max(sizes.experts.values(), default=0)
-    room -= sizes.row_buffer + experts
+
+    def passing(parts: Sequence[Key]) -> int:
+        """Of those that do not stay, one is in use while the next is read; where all stay, experts are."""
+        return sum(sorted(map(sizes.of, parts), reverse=True)[:2]) or experts
+
     kept, rest = _first_to_stay(sizes), list[Key]()
-    left, passing = room - sizes.always, experts
-    while kept and left < passing:
+    left = room - sizes.row_buffer - experts - sizes.always
+    while kept and left < passing(rest):
         rest.append(kept.pop())
-        left += _size(sizes, rest[-1])
-        passing = _passing(sizes, rest)
+        left += sizes.of(rest[-1])
     for key in reversed(rest):
         others = [other for other in rest if other != key]
-        if _passing(sizes, others) <= left - _size(sizes, key):
-            rest, left = others, left - _size(sizes, key)
+        if passing(others) <= left - sizes.of(key):
+            rest, left = others, left - sizes.of(key)
             kept.append(key)
-    return tuple(kept), max(0, min(_passing(sizes, rest), left)) if rest else 0
-
-
-def _passing(sizes: Sizes, parts: Sequence[Key]) -> int:
-    """Of parts that do not stay, one is in use while the next is read: two of the largest."""
-    return sum(sorted((_size(sizes, key) for key in parts), reverse=True)[:2])
+    return tuple(kept), max(0, min(passing(rest), left)) if rest else 0
 
 
 def _first_to_stay(sizes: Sizes) -> list[Key]:

@@ -32,7 +32,8 @@ from formation.text.vocabulary import Tokenizer, well_formed
 
 END_OF_TURN = "<|im_end|>"
 _SWITCHES = ("thinking", "enable_thinking")  # what Kimi and DeepSeek, and what Qwen, call the same variable
-_OURS = frozenset({"messages", "add_generation_prompt", "strftime_now", *_SWITCHES})  # what a caller cannot pass under its name
+_TODAY = "strftime_now"
+_OURS = frozenset({"messages", "add_generation_prompt", _TODAY, *_SWITCHES})  # what a caller cannot pass under its name
 _OTHER_FILES = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)
 _FAULTS = (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 _environment = TemplateEnvironment()
@@ -56,6 +57,11 @@ class ChatTemplate:
         """Whether the template has a switch for thinking."""
         return not self.variables.isdisjoint(_SWITCHES)
 
+    @property
+    def asks_date(self) -> bool:
+        """Whether the template asks which day it is."""
+        return _TODAY in self.variables
+
     def render(
         self,
         messages: Sequence[Mapping[str, Any]],
@@ -68,16 +74,16 @@ class ChatTemplate:
         """The prompt's ids; `tokenizer.decode` of them is the prompt as text.
 
         messages: {"role": text, "content": text, list of parts or None, ...}. thinking=None leaves the template its own default.
-        today is what `strftime_now` answers. variables: others that the template reads, such as tools.
-        Raises PromptError (messages, or a variable the template does not have) and UnsupportedError (a template that
+        today is the day that `strftime_now` tells of. variables: others that the template reads, such as tools.
+        Raises PromptError (messages, a date that is missing, or a variable the template does not have) and UnsupportedError (a template that
         cannot be rendered by the rule).
         """
         inputs = self._inputs(messages, thinking, variables) | {"add_generation_prompt": add_generation_prompt}
         return self.encode(*self._marked(inputs, today))
 
-    def marked(self, messages: Sequence[Mapping[str, Any]], *, thinking: bool | None = None) -> tuple[Marks, str]:
+    def marked(self, messages: Sequence[Mapping[str, Any]], *, thinking: bool | None = None, today: date | None = None) -> tuple[Marks, str]:
         """The rendered prompt before it is encoded, with marks for the template's special tokens. Raises as `render` does."""
-        return self._marked(self._inputs(messages, thinking, {}) | {"add_generation_prompt": True}, None)
+        return self._marked(self._inputs(messages, thinking, {}) | {"add_generation_prompt": True}, today)
 
     def encode(self, marks: Marks, text: str) -> list[int]:
         """The ids of marked text"""
@@ -98,6 +104,8 @@ class ChatTemplate:
 
     def _marked(self, inputs: Mapping[str, Any], today: date | None) -> tuple[Marks, str]:
         """The rendered text with marks for the template's special tokens, after the checks of guarantee 3."""
+        if today is not None and not self.asks_date:
+            raise PromptError("expected a chat template that asks which day it is, got one that does not", hint="leave today out")
         marks = choose_marks(self.tokenizer.specials, [self.source, *_strings(inputs)])
         text = self._rendered(inputs, today, marks)
         if marks.restore(text) != self._rendered(inputs, today, None):
@@ -122,7 +130,7 @@ class ChatTemplate:
 
     def _rendered(self, inputs: Mapping[str, Any], today: date | None, marks: Marks | None) -> str:
         roles = {role: marks.mark(name) if marks else name for role, name in self.tokenizer.names.items()}
-        context = {**roles, **inputs, "strftime_now": Clock(today), TURN: Turns()}
+        context = {**roles, **inputs, _TODAY: Clock(today), TURN: Turns()}
         try:
             return joined(_compiled(self.source, marks).generate(context))
         except _FAULTS as error:

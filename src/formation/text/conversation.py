@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
 from itertools import islice
 from typing import Any
 
@@ -18,14 +19,16 @@ LAST, FIRST = 0x10FFFD, 0x100000  # private use plane 16, from its end: marks.py
 
 
 def conversation_ids(
-    template: ChatTemplate, messages: Sequence[Mapping[str, Any]], bodies: Mapping[int, Sequence[int]], *, thinking: bool | None = None
+    template: ChatTemplate, messages: Sequence[Mapping[str, Any]], bodies: Mapping[int, Sequence[int]], *, thinking: bool | None = None,
+    today: date | None = None,
 ) -> list[int]:  # fmt: skip
     """The ids of `conversation_parts`, one after the other. Raises as that does."""
-    return [token for _, ids in conversation_parts(template, messages, bodies, thinking=thinking) for token in ids]
+    return [token for _, ids in conversation_parts(template, messages, bodies, thinking=thinking, today=today) for token in ids]
 
 
 def conversation_parts(
-    template: ChatTemplate, messages: Sequence[Mapping[str, Any]], bodies: Mapping[int, Sequence[int]], *, thinking: bool | None = None
+    template: ChatTemplate, messages: Sequence[Mapping[str, Any]], bodies: Mapping[int, Sequence[int]], *, thinking: bool | None = None,
+    today: date | None = None,
 ) -> list[tuple[int | None, list[int]]]:  # fmt: skip
     """The ids of the prompt that `template.render` gives, but for the messages at the places of `bodies`, whose text is these ids; each of these is
     a part of its own, with its place, and what stands before, between and after them is one with None.
@@ -35,9 +38,11 @@ def conversation_parts(
     """
     places = sorted(place for place, ids in bodies.items() if ids)
     stand_ins = dict(zip(places, islice(unused(template, messages), len(places)), strict=True))
-    marks, text = template.marked([{**m, "content": stand_ins.get(n, m["content"])} for n, m in enumerate(messages)], thinking=thinking)
+    standing = [{**m, "content": stand_ins.get(n, m["content"])} for n, m in enumerate(messages)]
+    (marks, text), (own, as_said) = (template.marked(each, thinking=thinking, today=today) for each in (standing, messages))
     parts = split(template, text, stand_ins)
-    check_written(template, [marks.restore(part) for part in parts], [str(messages[place]["content"]) for place in places], messages, thinking)
+    texts = [str(messages[place]["content"]) for place in places]
+    check_written(template, [marks.restore(part) for part in parts], texts, own.restore(as_said))
     found: list[tuple[int | None, list[int]]] = [(None, template.encode(marks, parts[0]))]
     for place, part in zip(places, parts[1:], strict=True):
         found += [(place, list(bodies[place])), (None, template.encode(marks, part))]
@@ -61,12 +66,8 @@ def split(template: ChatTemplate, text: str, stand_ins: Mapping[int, str]) -> li
     return found[0::2]
 
 
-def check_written(
-    template: ChatTemplate, parts: Sequence[str], texts: Sequence[str], messages: Sequence[Mapping[str, Any]], thinking: bool | None
-) -> None:  # fmt: skip
-    """That the template writes these texts between these parts, but for white space at their ends"""
-    marks, marked = template.marked(messages, thinking=thinking)
-    rendered = marks.restore(marked)
+def check_written(template: ChatTemplate, parts: Sequence[str], texts: Sequence[str], rendered: str) -> None:
+    """That these texts stand in what the template renders between these parts, but for white space at their ends"""
     at = len(parts[0]) if rendered.startswith(parts[0]) else -1
     for number, (text, part) in enumerate(zip(texts, parts[1:], strict=True)):
         forms = (text, text.lstrip(), text.rstrip(), text.strip(), text.strip("\n"))

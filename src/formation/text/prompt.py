@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -24,31 +26,43 @@ class Prompt:
 
 def make_prompt(
     folder: Path, config: Mapping[str, Any], *, prompt: str | None = None, chat: str | None = None, ids: Sequence[int] | None = None,
-    system: str | None = None, thinking: bool | None = None,
+    system: str | None = None, thinking: bool | None = None, today: date | None = None,
 ) -> Prompt:  # fmt: skip
     """Of the checkpoint in `folder`, from exactly one of `prompt` (text to continue), `chat` (a user's message) and `ids`.
-    `system` and `thinking` go with `chat`. Raises UsageError, and what `load_tokenizer` and `load_template` raise."""
+    `system`, `thinking` and `today` go with `chat`. Raises UsageError, and what `load_tokenizer` and `load_template` raise."""
     if [prompt, chat, ids].count(None) != 2:
         raise UsageError(f"prompt: expected one of a text, a chat message and ids, got {3 - [prompt, chat, ids].count(None)}")
     tokenizer = load_tokenizer(folder, config)
     if chat is not None:
-        return chat_prompt(folder, tokenizer, chat, system=system, thinking=thinking)
-    if system is not None or thinking is not None:
-        raise UsageError("prompt: expected --chat with --system or --thinking, got none", hint="put the message after --chat")
+        return chat_prompt(folder, tokenizer, chat, system=system, thinking=thinking, today=today)
+    if (system, thinking, today) != (None, None, None):
+        raise UsageError("prompt: expected --chat with --system, --thinking or --today, got none", hint="put the message after --chat")
     stop = stop_of(folder, tokenizer, None)
     if prompt is None:
         return Prompt(list(ids or ()), stop, tokenizer)
     return Prompt([*_beginning(folder, tokenizer), *tokenizer.encode(prompt)], stop, tokenizer, prompt)
 
 
-def chat_prompt(folder: Path, tokenizer: Tokenizer, message: str, *, system: str | None = None, thinking: bool | None = None) -> Prompt:
+def chat_prompt(
+    folder: Path, tokenizer: Tokenizer, message: str, *, system: str | None = None, thinking: bool | None = None, today: date | None = None
+) -> Prompt:  # fmt: skip
     """One user's message in the checkpoint's own template."""
     template = load_template(folder, tokenizer)
     if template is None:
         raise UsageError(f"checkpoint {folder}: expected a chat template, got none", hint="use --prompt")
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": message})
-    return Prompt(template.render(messages, thinking=thinking), stop_of(folder, tokenizer, template), tokenizer, message)
+    return Prompt(template.render(messages, thinking=thinking, today=today), stop_of(folder, tokenizer, template), tokenizer, message)
+
+
+def read_day(text: str | None) -> date | None:
+    """As --today has it, in one form only. Raises UsageError."""
+    if text is None:
+        return None
+    with suppress(ValueError):
+        if (found := date.fromisoformat(text)).isoformat() == text:
+            return found
+    raise UsageError(f"today: expected a day as YYYY-MM-DD, got {text[:40]!r}")
 
 
 def stop_of(folder: Path, tokenizer: Tokenizer, template: ChatTemplate | None) -> tuple[int, ...]:

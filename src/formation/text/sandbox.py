@@ -23,6 +23,7 @@ from formation.errors import PromptError
 
 MAX_OUTPUT_CHARS = 1 << 24
 MAX_TURNS = 1 << 18
+DATE_HINT = "say which day it is: --today YYYY-MM-DD, in Python today=; no clock is asked, so that the prompt is the same tomorrow"
 TURN = "formation_turn"  # the name under which a template's loops call their counter
 
 
@@ -77,7 +78,7 @@ class Clock:
 
     def __call__(self, form: str) -> str:
         if self._today is None:
-            raise PromptError("expected a declared date, which the chat template asks for, got none", hint="pass today=")
+            raise PromptError("expected a declared date, which the chat template asks for, got none", hint=DATE_HINT)
         return self._today.strftime(form)
 
 

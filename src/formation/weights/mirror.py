@@ -42,6 +42,23 @@ def open_mirrored(path: str | Path, mirrors: Sequence[str | Path]) -> Checkpoint
     return with_mirrors(opened, mirrors) if mirrors else opened
 
 
+def open_several(paths: Sequence[str | Path], mirrors: Sequence[str | Path]) -> list[Checkpoint]:
+    """The checkpoints in `paths`, each with those mirrors in which a shard of its name has its header. Raises as `open_mirrored`, and CheckpointError
+    for a mirror of none of them."""
+    opened = [open_checkpoint(path) for path in paths]
+    own = [[folder for folder in map(Path, mirrors) if _is_mirror(checkpoint, folder)] for checkpoint in opened]
+    for folder in map(Path, mirrors):
+        if not any(folder in folders for folders in own):
+            names = " or ".join(str(checkpoint.path) for checkpoint in opened)
+            raise CheckpointError(f"{folder}: expected a mirror with shards of {names}, got none of them")
+    return [with_mirrors(checkpoint, folders) if folders else checkpoint for checkpoint, folders in zip(opened, own, strict=True)]
+
+
+def _is_mirror(checkpoint: Checkpoint, folder: Path) -> bool:
+    shards = (shard for shard in checkpoint.shards if (folder / shard.file).exists())
+    return any(read_header_bytes(folder / shard.file)[0] == read_header_bytes(shard.path)[0] for shard in shards)
+
+
 def _copies(shard: Shard, folders: Sequence[Path]) -> Iterator[Copy]:
     for place, folder in enumerate(folders, 1):
         if (folder / shard.file).exists():

@@ -6,11 +6,14 @@ model, `formation bench --replay` measures on the routes of a recorded run: see 
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left, insort
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Protocol
 
+from formation.errors import UsageError
 from formation.weights.layout import Key
 
 
@@ -112,4 +115,44 @@ class Segmented:
         return chain(self._once, self._again)
 
 
-POLICIES: dict[str, Callable[[], Policy]] = {"lru": Recency, "lfu": Frequency, "segmented": Segmented}
+class Fading:
+    """Least often used of late goes first: a use counts half as much after as many uses as experts are known (the weighing of uses by age of Lee et
+    al., IEEE Transactions on Computers 50, 2001). Uses are also counted of those that went.
+
+    A value is the base-2 logarithm of a sum over uses of 2^(clock at the use): all fade alike, so that their order changes with uses only.
+    """
+
+    def __init__(self) -> None:
+        self._clock = 0.0  # half-lives
+        self._values: dict[Key, float] = {}
+        self._here: list[tuple[float, Key]] = []  # ascending
+
+    def keeps(self, key: Key) -> bool:
+        return is_expert(key)
+
+    def used(self, key: Key) -> None:
+        self.forget(key)
+        self._clock += 1 / max(1, len(self._values))
+        before = self._values.get(key, -math.inf) - self._clock
+        self._values[key] = self._clock + math.log2(1 + 2**before)
+        insort(self._here, (self._values[key], key))
+
+    def forget(self, key: Key) -> None:
+        entry = (self._values.get(key, 0.0), key)
+        place = bisect_left(self._here, entry)
+        if self._here[place : place + 1] == [entry]:
+            del self._here[place]
+
+    def worst_first(self) -> Iterator[Key]:
+        return (key for _, key in self._here)
+
+
+POLICIES: dict[str, Callable[[], Policy]] = {"fading": Fading, "lru": Recency, "lfu": Frequency, "segmented": Segmented}
+DEFAULT = "fading"  # the best on recorded routes, whatever the size of the cache: docs/log.md
+
+
+def policy_named(name: str) -> Callable[[], Policy]:
+    """Raises UsageError."""
+    if name not in POLICIES:
+        raise UsageError(f"policy: expected one of {', '.join(POLICIES)}, got {name!r}")
+    return POLICIES[name]

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from formation.dialogue import intervals
-from formation.dialogue.claims.claim import FORCING, LOCAL_RUN, Finding, Value
+from formation.dialogue.claims.claim import FORCING, LOCAL_RUN, Finding, NotHere, Value
 from formation.dialogue.claims.inventory import MESSAGE
-from formation.dialogue.claims.procedure import MODEL, Case, Input, NotHere, Procedure
+from formation.dialogue.claims.procedure import MODEL, Case, Input, Procedure
 from formation.ledger.zero import Kind
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from formation.dialogue.claims import at_positions, in_transcript, inventory, of_a_run, standards
-from formation.dialogue.claims.claim import Claim, Finding, Settled
+from formation.dialogue.claims.claim import Claim, Finding, NotHere, Settled
 from formation.dialogue.claims.judge import IS, judge
-from formation.dialogue.claims.procedure import Case, NotHere, Procedure
-from formation.dialogue.transcript import Transcript
+from formation.dialogue.claims.procedure import Case, Procedure
+from formation.dialogue.transcripts.transcript import Transcript
 
 if TYPE_CHECKING:
     from formation.dialogue.claims.models import Models

@@ -14,7 +14,13 @@ TRANSCRIPT, STANDARD, INVENTORY = "transcript", "standard or arithmetic", "check
 FORCING, LOCAL_RUN = "teacher forcing", "local run"
 SCOPES = (TRANSCRIPT, STANDARD, INVENTORY, FORCING, LOCAL_RUN)
 
+ELSEWHERE = "what the machine of the transcript ran is not known"
+
 Value = bool | int | float | str
+
+
+class NotHere(Exception):
+    """Why something cannot be measured here"""
 
 
 @dataclass(frozen=True)

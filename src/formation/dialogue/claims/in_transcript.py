@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from formation.dialogue.claims.claim import TRANSCRIPT, Finding
-from formation.dialogue.claims.procedure import NOTHING, Case, Input, NotHere, Procedure
+from formation.dialogue.claims.claim import TRANSCRIPT, Finding, NotHere
+from formation.dialogue.claims.procedure import NOTHING, Case, Input, Procedure
 
 RESOLUTION_SECONDS = 1.0  # of a header's times
 AS_SAID = "as the transcript has it"

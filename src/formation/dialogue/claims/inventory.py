@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from formation.dialogue.claims.claim import INVENTORY, Finding
+from formation.dialogue.claims.claim import ELSEWHERE, INVENTORY, Finding
 from formation.dialogue.claims.procedure import MODEL, Case, Input, Procedure
 
 if TYPE_CHECKING:
     from formation.dialogue.claims.model import Model
 
 SHOWN = 3
-ELSEWHERE = "what the machine of the transcript ran is not known"
 
 OF = Input("of", "name", "the side whose checkpoint is meant (default: who said the message)")
 MESSAGE = Input("message", "number", "the message looked at (default: the claim's)")

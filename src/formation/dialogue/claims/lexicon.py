@@ -10,7 +10,7 @@ from typing import Any
 
 from formation.dialogue.claims.claim import Claim
 from formation.dialogue.claims.read import FORMAT, LONGEST_QUOTE
-from formation.dialogue.transcript import Transcript
+from formation.dialogue.transcripts.transcript import Transcript
 
 Inputs = Callable[[re.Match[str]], dict[str, Any]]
 NUMBERS = "one two three four five six seven eight nine ten eleven twelve".split()

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from formation.dialogue.certified import Certified, examine
-from formation.dialogue.claims.procedure import NotHere
+from formation.dialogue.certificate.certified import Certified, examine
+from formation.dialogue.claims.claim import NotHere
 from formation.dialogue.claims.readings import Readings, forced, model_of
 from formation.dialogue.claims.trial import MOST_PROMPT, Trial
 from formation.dialogue.side import Manner
 from formation.dialogue.taught import Speaker, Taught, first_messages, speaker_of, taught
-from formation.dialogue.transcript import Transcript
+from formation.dialogue.transcripts.transcript import Transcript
 from formation.errors import UnsupportedError, UsageError
 from formation.model.catalog import read_model
 from formation.run.distributions import Distribution
@@ -54,8 +54,9 @@ class Model:
 
     @cached_property
     def manner(self) -> Manner:
-        """A template without a switch for thinking has nothing to be told."""
-        return self.terms.manner if self.speaker.template.has_thinking else replace(self.terms.manner, thinking=None)
+        """What the template has no use for, it is not told: a switch for thinking, the day."""
+        template, asked = self.speaker.template, self.terms.manner
+        return replace(asked, thinking=asked.thinking if template.has_thinking else None, today=asked.today if template.asks_date else None)
 
     @cached_property
     def speaker(self) -> Speaker:
@@ -90,8 +91,8 @@ class Model:
     def prior(self) -> Distribution:
         """Of the first token of a turn where nothing was said before but an empty message"""
         manner = self.manner
-        messages = [*([{"role": "system", "content": manner.system}] if manner.system else []), {"role": "user", "content": ""}]
-        ids = conversation_ids(self.speaker.template, messages, {}, thinking=manner.thinking)
+        messages = [*manner.opening, {"role": "user", "content": ""}]
+        ids = conversation_ids(self.speaker.template, messages, {}, thinking=manner.thinking, today=manner.today)
         with self._engine() as engine:
             return model_of(engine.logits(ids)[-1], engine.threads)
 

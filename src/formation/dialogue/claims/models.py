@@ -7,8 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from formation.dialogue.claims.procedure import NotHere
-from formation.dialogue.transcript import Transcript
+from formation.dialogue.claims.claim import NotHere
+from formation.dialogue.transcripts.transcript import Transcript
 
 if TYPE_CHECKING:
     from formation.dialogue.claims.model import Model, Terms

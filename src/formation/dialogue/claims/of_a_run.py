@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from formation.dialogue.claims.claim import LOCAL_RUN, Finding
-from formation.dialogue.claims.inventory import ELSEWHERE, MESSAGE, OF, model_of
+from formation.dialogue.claims.claim import ELSEWHERE, LOCAL_RUN, Finding
+from formation.dialogue.claims.inventory import MESSAGE, OF, model_of
 from formation.dialogue.claims.procedure import MODEL, Case, Procedure
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from formation.dialogue.claims.claim import Claim, Finding
 from formation.dialogue.claims.judge import RELATIONS
-from formation.dialogue.transcript import Transcript
+from formation.dialogue.transcripts.transcript import Transcript
 
 if TYPE_CHECKING:
     from formation.dialogue.claims.models import Models
@@ -27,10 +27,6 @@ PHRASES = {
     "text": "a text of at most 500 characters", "name": "the name of a side", "number": "a number from 1", "whole": "a whole number",
     "real": "a number", "words": "a list of words", "value": "a number, a text, true or false",
 }  # fmt: skip
-
-
-class NotHere(Exception):
-    """Why something cannot be measured here"""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from typing import Any
 from formation.dialogue.claims.catalog import PROCEDURES
 from formation.dialogue.claims.claim import Claim
 from formation.dialogue.claims.procedure import RELATION, SAYS
-from formation.dialogue.transcript import Transcript
+from formation.dialogue.transcripts.transcript import Transcript
 from formation.errors import EnvironmentFault
 from formation.ledger import canonical, files
 from formation.ledger.canonical import quoted

@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from formation.dialogue.claims.claim import FORCING, LOCAL_RUN
-from formation.dialogue.claims.inventory import ELSEWHERE
+from formation.dialogue.claims.claim import ELSEWHERE, FORCING, LOCAL_RUN
 from formation.dialogue.events import Event
 from formation.dialogue.so_far import SoFar
 from formation.dialogue.taught import Speaker, Taught
-from formation.dialogue.transcript import Transcript
+from formation.dialogue.transcripts.transcript import Transcript
 from formation.errors import UsageError
 from formation.kernels.tensor import F32
 from formation.run.distributions import Distribution, of_logits

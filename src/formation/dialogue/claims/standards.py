@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import re
 
-from formation.dialogue.claims.claim import STANDARD, Finding
-from formation.dialogue.claims.procedure import NOTHING, Case, Input, NotHere, Procedure
+from formation.dialogue.claims.claim import STANDARD, Finding, NotHere
+from formation.dialogue.claims.procedure import NOTHING, Case, Input, Procedure
 
 LAST_CODE_POINT, SURROGATES = 0x10FFFF, range(0xD800, 0xE000)
 CODE_POINT, HEX_BYTES = re.compile(r"(?:U\+|0x)?([0-9A-Fa-f]{1,8})"), re.compile(r"(?:[0-9A-Fa-f]{2} ?){1,64}")

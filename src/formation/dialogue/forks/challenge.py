@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from formation.dialogue.certificate import Certificate
+from formation.dialogue.certificate.bounds import Certificate
 from formation.dialogue.forks import log
 from formation.dialogue.forks.choices import FREE, LEAST, Chosen
 from formation.dialogue.forks.nominate import Nomination, distinct, drawn_for

@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from formation.dialogue.named import ID, TEXT, check_id, read_named, read_number
 from formation.errors import UsageError
 from formation.kernels.tensor import F32
 from formation.text import Tokenizer
 
-ID, TEXT, END, LEAST, RESAMPLE, UNDECIDED, FREE = "id", "text", "end", "least", "resample", "undecided", "free"
+END, LEAST, RESAMPLE, UNDECIDED, FREE = "end", "least", "resample", "undecided", "free"
 BASE = "base"  # what the run itself has there
 EMPTY = ("", "∅")
 WORDS = (END, LEAST, RESAMPLE, UNDECIDED, FREE)
@@ -73,36 +74,22 @@ def read_choices(words: Sequence[str]) -> list[Asked]:
 
 def read_choice(word: str) -> Asked:
     """Raises UsageError."""
-    head, colon, rest = word.partition(":")
     if word in EMPTY:
         return Asked(END)
-    if colon and head == TEXT:
-        return Asked(TEXT, text=some(rest))
-    if colon and head in (ID, RESAMPLE):
-        return Asked(head, number(word, rest, 1 << 31 if head == ID else SEEDS))
     if word in WORDS:
         return Asked(word)
-    return Asked(ID, number(word, word, 1 << 31)) if word.isascii() and word.isdigit() else Asked(TEXT, text=word)
-
-
-def some(text: str) -> str:
-    if not text:
-        raise UsageError("choice: expected a text after 'text:', got none", hint="'end' ends the turn")
-    return text
-
-
-def number(word: str, digits: str, limit: int) -> int:
-    if not (digits.isascii() and digits.isdigit() and len(digits) <= 20 and int(digits) < limit):
-        raise UsageError(f"choice {word[:40]!r}: expected a number below {limit}, got {digits[:40]!r}", hint="'text:…' says that it is text")
-    return int(digits)
+    head, colon, seed = word.partition(":")
+    if colon and head == RESAMPLE:
+        return Asked(RESAMPLE, read_number(word, seed, SEEDS))
+    named = read_named(word)
+    return Asked(ID, named) if isinstance(named, int) else Asked(TEXT, text=named)
 
 
 def resolve(asked: Asked, place: Place, logits: F32) -> Chosen:
     """`logits` [V] are those at the fork. Raises UsageError for what cannot stand there."""
     name, vocabulary = str(asked), len(logits)
-    if asked.how == ID:
-        if asked.number is None or asked.number >= vocabulary:
-            raise UsageError(f"choice {name!r}: expected an id from 0 to {vocabulary - 1}, got {asked.number}")
+    if asked.how == ID and asked.number is not None:
+        check_id(asked.number, vocabulary)
         return Chosen(name, ID, (asked.number,))
     if asked.how == TEXT:
         return Chosen(name, TEXT, tuple(place.tokenizer.encode(asked.text)))

@@ -22,7 +22,6 @@ from formation.run.sample import Choice, Sample
 from formation.text import Tokenizer
 
 DRAWN, LEAST = "drawn", "least"
-HOW = (DRAWN, LEAST)
 RULE = "not one token of the other"
 QUESTION = "Name one token that the other model will never say."
 

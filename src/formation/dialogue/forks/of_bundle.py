@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import shutil
 from base64 import b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from formation import recording
 from formation.dialogue.chain import Chain
 from formation.dialogue.forks.choices import Chosen
 from formation.dialogue.forks.source import Base, Formed, Hear, HearEach, kind_of, method_of, redrawn
+from formation.dialogue.forks.stem import MOST_TOGETHER
 from formation.dialogue.measure import document, measure
 from formation.dialogue.side import END_OF_TURN, MOST_TOKENS
 from formation.errors import EvidenceError, UsageError
@@ -80,28 +80,43 @@ class OfBundle:
             hear(formed, logits)
 
     def together(self, most: int) -> int:
-        return 1  # each is a recording
+        """Each is a recording"""
+        order = Order(self.ids, most, self.chain.sampler, self.stop)
+        with self.place.means.engine(self.checkpoint) as engine:
+            return recording.fitting(engine, [order] * MOST_TOGETHER, self.place.watch)
 
     def grow(self, wanted: Sequence[tuple[Chosen, Chain]], most: int, hear: HearEach) -> list[dict[str, Any]]:
-        return [self.record(chosen, chain, most, partial(hear, number)) for number, (chosen, chain) in enumerate(wanted)]
+        orders = [self._order(chosen, chain, most) for chosen, chain in wanted]
+        ids = [order.anchor(self.identity).run_id for order in orders]
+        own = [ids.index(run_id) for run_id in dict.fromkeys(ids)]  # two ways to choose the same are one run
+        heard = [0] * len(own)
 
-    def record(self, chosen: Chosen, chain: Chain, most: int, hear: Hear) -> dict[str, Any]:
-        heard = 0
+        def on_each(run: int, step: Step) -> None:
+            for number, (chosen, chain) in enumerate(wanted):
+                if ids[number] == ids[own[run]]:
+                    method = "forced" if heard[run] < len(chosen.ids) else method_of(chain)
+                    hear(number, formed_of(chain, self.tokenizer, step.logits, step.choice, method, chosen), step.logits)
+            heard[run] += 1
 
-        def on_step(step: Step) -> None:
-            nonlocal heard
-            method = "forced" if heard < len(chosen.ids) else method_of(chain)
-            hear(formed_of(chain, self.tokenizer, step.logits, step.choice, method, chosen), step.logits)
-            heard += 1
+        made = self._record([orders[place] for place in own], [self._folder(ids[place]) for place in own], on_each)
+        return [made[run_id] for run_id in ids]
 
-        fork = Fork(self.anchor.run_id, self.base.token, chosen.ids)
-        order = Order(self.ids, most, chain.sampler, self.stop, fork=fork)
-        run_id = order.anchor(self.identity).run_id
-        folder = self.place.out / f"{run_id[:16]}.ofb"
-        shutil.rmtree(folder, ignore_errors=True)  # of a fork that was cut off while it recorded this branch
-        made = recording.begin(self.checkpoint, order, self.place.watch, folder, replace(self.place.means, on_step=on_step))
-        seal(folder, self.place.key)
-        return {"bundle": folder.name, "run_id": run_id, "root": made.commit.root.hex()}
+    def _order(self, chosen: Chosen, chain: Chain, most: int) -> Order:
+        return Order(self.ids, most, chain.sampler, self.stop, fork=Fork(self.anchor.run_id, self.base.token, chosen.ids))
+
+    def _folder(self, run_id: str) -> Path:
+        return self.place.out / f"{run_id[:16]}.ofb"
+
+    def _record(self, orders: Sequence[Order], folders: Sequence[Path], on_each: Callable[[int, Step], None]) -> dict[str, dict[str, Any]]:
+        """What is to be said of each run, by its name"""
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)  # of a fork that was cut off while it recorded this branch
+        means = replace(self.place.means, on_each=on_each)
+        found = {}
+        for made in recording.begin_together(self.checkpoint, orders, self.place.watch, folders, means):
+            seal(made.folder, self.place.key)
+            found[made.run_id] = {"bundle": made.folder.name, "run_id": made.run_id, "root": made.commit.root.hex()}
+        return found
 
 
 def formed_of(chain: Chain, tokenizer: Tokenizer, logits: F32, choice: Choice, method: str, chosen: Chosen | None = None) -> Formed:

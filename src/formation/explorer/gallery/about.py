@@ -93,8 +93,9 @@ def declared(m: Material) -> Iterator[Line]:
     if not m.holds("declarations"):
         return
     host, read = m.document("host.json"), accounts.totals(m.bundle.folder)
-    machine = f"{counted(host['cores'], 'core')}, {size(host['memory_bytes'])} of memory, a budget of {size(host['memory_budget_bytes'])};"
-    told = f"{size(read.disk_bytes)} read from {counted(len(read.shards), 'shard')}; {machine}"
+    machine = f"{counted(host['cores'], 'core')}, {size(host['memory_bytes'])} of memory, a budget of {size(host['memory_budget_bytes'])}"
+    resumed = f", and {counted(len(host['resumed']), 'machine')} more on which it was resumed" if host["resumed"] else ""
+    told = f"{size(read.disk_bytes)} read from {counted(len(read.shards), 'shard')}; {machine}{resumed};"
     yield f"Declared by the operator, not measured: {told}", f"{host['kernels']} kernels, {host['system']}"
 
 

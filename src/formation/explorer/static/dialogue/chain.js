@@ -17,7 +17,7 @@ const KNOWN = [CanonicalRefusal, ContainerRefusal, LineRefusal];
 const isKnown = (fault) => KNOWN.some((kind) => fault instanceof kind);
 
 /** What a check says: [name, what passing means] */
-export const LOG_CHECKS = {
+const LOG_CHECKS = {
   bytes: "the log in this page has the SHA-256 that it had when the page was made",
   chain: "every line is canonical JSON, has the next number, and names the SHA-256 of the line before",
   order: "turns follow each other, tokens are in turns, and nothing follows the end",
@@ -25,7 +25,7 @@ export const LOG_CHECKS = {
   texts: "every message is what its tokens spell",
   numbers: "log₂ p is ln p / ln 2 to the last bit, ranks and draws are within their bounds",
 };
-export const SCORED_CHECKS = {
+const SCORED_CHECKS = {
   bytes: "the table in this page has the SHA-256 that it had when the page was made",
   rows: "every row has its fields, in the order of the dialogue",
   numbers: "surprisal is −ln p / ln 2 to the last bit, ranks are in order",

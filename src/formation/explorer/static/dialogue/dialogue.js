@@ -2,7 +2,7 @@
 
 import { element } from "../verify/elements.js";
 import { about, bundleName, embedded } from "../explore/embedded.js";
-import { followTheme, palette } from "../explore/palette.js";
+import { Sheet, byId, failed, placesFor } from "../explore/sheet.js";
 import { lazyFiles } from "../explore/stored.js";
 import { branchesOf, readBranches } from "./branches.js";
 import { Chosen, listenForKeys } from "./chosen.js";
@@ -20,9 +20,7 @@ import { scores } from "./scores.js";
 import { sides } from "./sides.js";
 
 const PAUSE_MS = 16; // between two moments in which the page may draw itself and hear the reader
-const PADDING = 42; // of a card, both sides
 const NOTHING = "No token of it could be read.";
-const byId = (id) => document.getElementById(id);
 let paused = 0;
 
 async function start() {
@@ -45,35 +43,9 @@ async function start() {
   globalThis.formation.ready = true;
 }
 
-/** What all views share; cards (card.js) ask it for their width and the one selection */
-class View {
+class View extends Sheet {
   constructor(name, talk, blobs) {
-    Object.assign(this, { name, talk, blobs, redrawn: [], widths: new Map(), due: 0, selection: new Chosen(talk) });
-    followTheme(() => this.redraw());
-    addEventListener("resize", () => {
-      cancelAnimationFrame(this.due);
-      this.due = requestAnimationFrame(() => this.redraw());
-    });
-  }
-
-  redraw() {
-    this.widths.clear();
-    for (const listener of this.redrawn) listener();
-    this.selection.tell();
-  }
-
-  ink() {
-    return palette();
-  }
-
-  onRedraw(listener) {
-    this.redrawn.push(listener);
-  }
-
-  /** Pixels that a card's drawing may take */
-  width(id) {
-    if (!this.widths.has(id)) this.widths.set(id, Math.max(280, Math.floor(byId(`place-${id}`).getBoundingClientRect().width) - PADDING));
-    return this.widths.get(id);
+    super(new Chosen(talk), { name, talk, blobs });
   }
 
   /** "message 7, token 12 of 40" */
@@ -90,7 +62,7 @@ async function show(view) {
   const isLog = talk.kind === "dialogue";
   const views = [["glance", glance], ["said", reading], ["token", oneToken], ["curves", curves], ...(view.claims.given ? [["claims", claims]] : []),
     ...(view.forks.given ? [["forks", forks]] : []), ...(view.branches.given ? [["branches", branchesOf]] : []), ...(isLog ? [["ending", ending], ["sides", sides]] : [["scores", scores]])];
-  byId("views").replaceChildren(...views.map(([id]) => Object.assign(element(`div.place.place-${id}`), { id: `place-${id}` })));
+  placesFor(views);
   if (talk.broken || !talk.tokens.length) byId("views").prepend(element("p.broken", talk.broken ? `Shown as far as it can be read: ${talk.broken}` : NOTHING));
   for (const [id, make] of views) {
     byId(`place-${id}`).replaceChildren((await make(view)).node);
@@ -107,8 +79,4 @@ function pause() {
   return moment().then(() => (paused = performance.now()));
 }
 
-start().catch((fault) => {
-  byId("evidence").className = "failed";
-  byId("evidence").replaceChildren(element("p", `✗ This page failed, and nothing was checked: ${fault}`));
-  throw fault;
-});
+start().catch((fault) => failed(fault, "checked"));

@@ -120,4 +120,4 @@ export function viewOf(measured, name) {
   return typeof found === "string" ? viewOf(measured, found) : found;
 }
 
-export const zerosOf = (measured) => ["model", "edited", "tempered", "sampler"].map((name) => viewOf(measured, name).zero);
+const zerosOf = (measured) => ["model", "edited", "tempered", "sampler"].map((name) => viewOf(measured, name).zero);

@@ -20,10 +20,10 @@ export function sides(view) {
 const word = (value) => (isAbsent(value) ? `absent: ${value.absent}` : String(value));
 
 function factsOf(side) {
-  const { source, model, checkpoint_sha256: checkpoint, template_sha256: template, url, system, thinking, context, most_tokens: most, stop_ids: stop } = side;
+  const { source, model, checkpoint_sha256: checkpoint, template_sha256: template, url, system, thinking, today, context, most_tokens: most, stop_ids: stop } = side;
   return {
     speaks: source, model, checkpoint: word(checkpoint), template: word(template), server: word(url), "system prompt": system || "none", thinking: word(thinking),
-    context: context.policy === "full" ? "all of the dialogue" : `${context.policy}, ${context.limit}`, sampler: samplerOf(side.sampler), edits: editsOf(side.edits),
+    "the day": word(today), context: context.policy === "full" ? "all of the dialogue" : `${context.policy}, ${context.limit}`, sampler: samplerOf(side.sampler), edits: editsOf(side.edits),
     "most tokens of a turn": most, "ids that end a turn": stop.join(", ") || "none",
     ...(isAbsent(side.capabilities) ? {} : { probed: side.capabilities.map(({ what, found }) => `${what}: ${found}`).join("; ") || "nothing" }),
   };

@@ -12,7 +12,7 @@ import { ascii } from "../verify/quoted.js";
 import { LineRefusal, Refusal } from "../verify/refusals.js";
 import { sha256 } from "../verify/sha256.js";
 
-export const SIGNED_CHECKS = {
+const SIGNED_CHECKS = {
   signature: "attestation and tree head of each bundle are signed by the key that they name, and are those of the summary",
   root: "the leaves of each ledger have the root that was signed",
   copies: "every row says what its lines say, and each line is a leaf of its ledger",

@@ -135,7 +135,7 @@ function cellOf(value) {
 }
 
 /** RFC 4180 in UTF-8, numbers with all their digits, texts as JSON strings: no cell begins like a formula */
-export function csvOf({ head, rows }) {
+function csvOf({ head, rows }) {
   const quoted = (value) => (typeof value === "number" ? String(value) : `"${JSON.stringify(String(value)).replaceAll('"', '""')}"`);
   return [head.join(","), ...rows.map((row) => row.map(quoted).join(","))].map((line) => `${line}\r\n`).join("");
 }

@@ -14,13 +14,13 @@ import { experts } from "./experts.js";
 import { lanes } from "./lanes.js";
 import { matrix } from "./matrix.js";
 import { OtherRun } from "./other.js";
-import { followTheme, palette } from "./palette.js";
 import { pins } from "./pins.js";
 import { Drawer } from "./provenance.js";
 import { ribbon } from "./ribbon.js";
 import { router } from "./router.js";
 import { openRun } from "./run.js";
 import { Selection, listenForKeys } from "./selection.js";
+import { Sheet, byId, failed, placesFor } from "./sheet.js";
 import { Unreachable } from "./stored.js";
 import { track } from "./track.js";
 import { frame, moment } from "./turns.js";
@@ -29,9 +29,7 @@ import { waterfall } from "./waterfall.js";
 const PAUSE_MS = 40; // between two moments in which the page may draw itself and hear the reader
 const FIRST_MS = 150; // for which the first view waits for the lines of all positions
 const REST = 8; // times as long as drawing everything takes, before it is done again
-const PADDING = 42; // of a card, both sides
 const SERVED = "The bundle's bytes are with the server that gave this page. They are read from there as they are needed, and all of them are verified here. It asks nobody else, and may not.";
-const byId = (id) => document.getElementById(id);
 let paused = 0;
 
 async function start() {
@@ -66,24 +64,11 @@ async function showRuns(run, other, evidence) {
   else if (isEarly) await view?.end();
 }
 
-/** What all views share */
-class View {
+class View extends Sheet {
   /** A run (run.js), its anchor, and `other`, the run that it is compared with, or null */
   constructor({ name, blobs, ledger, leftOut, anchor, other }) {
-    Object.assign(this, { name, blobs, ledger, leftOut, anchor, other, redrawn: [], widths: new Map(), due: 0, isShown: false, nextDrawing: 0 });
-    this.selection = new Selection(ledger);
+    super(new Selection(ledger), { name, blobs, ledger, leftOut, anchor, other, isShown: false, nextDrawing: 0 });
     this.drawer = new Drawer(byId("drawer"), { blobs, ledger, leftOut });
-    followTheme(() => this.redraw());
-    addEventListener("resize", () => {
-      cancelAnimationFrame(this.due);
-      this.due = requestAnimationFrame(() => this.redraw());
-    });
-  }
-
-  redraw() {
-    this.widths.clear();
-    for (const listener of this.redrawn) listener(true);
-    this.selection.tell(true);
   }
 
   /** Some positions have come; or it was found that there are fewer than there seemed */
@@ -117,21 +102,6 @@ class View {
     this.nextDrawing = 0;
     await this.redrawSoon();
   }
-
-  ink() {
-    return palette();
-  }
-
-  /** `listener` hears when there is more to draw, and whether colours and sizes are others as well */
-  onRedraw(listener) {
-    this.redrawn.push(listener);
-  }
-
-  /** Pixels that a card's drawing may take */
-  width(id) {
-    if (!this.widths.has(id)) this.widths.set(id, Math.max(320, Math.floor(byId(`place-${id}`).getBoundingClientRect().width) - PADDING));
-    return this.widths.get(id);
-  }
 }
 
 const VIEWS = [["compare", compare], ["tokens", ribbon], ["matrix", matrix], ["cell", cell], ["lanes", lanes], ["pins", pins], ["waterfall", waterfall], ["attention", attention], ["router", router], ["experts", experts], ["track", track]];
@@ -143,7 +113,7 @@ async function show(view) {
   const model = `${shape.layers} layers, ${shape.experts ? `${shape.experts} experts, ${shape.chosen} chosen` : "dense"}, width ${shape.hidden}, vocabulary ${shape.vocabulary}`;
   byId("run").replaceChildren(element("span", `${ledger.steps.length} tokens · ${model} · run `), element("span.value", ledger.run.runId.slice(0, 16)));
   const views = VIEWS.filter(([id]) => id !== "compare" || view.other);
-  byId("views").replaceChildren(...views.map(([id]) => Object.assign(element(`div.place.place-${id}`), { id: `place-${id}` })));
+  placesFor(views);
   selection.turns.watch(document.querySelectorAll(".place"));
   if (ledger.broken) showBroken(ledger.broken);
   for (const [id, make] of views) {
@@ -182,10 +152,4 @@ function pause(sentence) {
 }
 
 if (isWorker) listen();
-else {
-  start().catch((fault) => {
-    byId("evidence").className = "failed";
-    byId("evidence").replaceChildren(element("p", `✗ This page failed, and nothing was verified: ${fault}`));
-    throw fault;
-  });
-}
+else start().catch((fault) => failed(fault, "verified"));

@@ -35,7 +35,7 @@ export function attention(view) {
 }
 
 /** { weights: [{ head, position, weight }], entropies, isFull }, or { absent } and why */
-export function weightsOf(cell) {
+function weightsOf(cell) {
   const strongest = cell.attention_strongest_by_head ?? cell.attention_strongest;
   if (strongest === undefined) return { absent: NONE };
   if (isAbsent(strongest)) return { absent: `absent: ${strongest.absent}` };

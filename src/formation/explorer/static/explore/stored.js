@@ -10,7 +10,7 @@ const MOST_HELD = 32; // pieces, the last that were asked for
 export class Unreachable extends Error {}
 
 /** As much of a Blob as the views and the verifier's modules use; `read(begin, end)` gives bytes. */
-export class Lazy {
+class Lazy {
   constructor(read, begin, end) {
     Object.assign(this, { read, begin, end });
   }

@@ -28,11 +28,17 @@ export async function track(view) {
       return card.after.replaceChildren();
     }
     card.svg(draw(view, step), () => table(steps), () => {});
-    card.read(`step at position ${position}: ${shown(step.seconds)} s, ${bytesShown(step.disk_bytes)} from the disk`);
+    card.read(`step at position ${position}: ${shown(step.seconds)} s, ${readShown(step)}`);
     return card.after.replaceChildren(overall(steps));
   };
   card.follow(update, ["position"], true);
   return card;
+}
+
+/** What was read from the disk, and how much of it from mirrors and on guesses, where there are any */
+function readShown({ disk_bytes: disk, mirror_bytes: mirror, guessed_bytes: right, guessed_unused_bytes: wrong }) {
+  const of = [...(mirror ? [`${bytesShown(mirror)} of it through mirrors`] : []), ...(right || wrong ? [`${bytesShown(right)} of it on right guesses, ${bytesShown(wrong)} on wrong ones`] : [])];
+  return `${bytesShown(disk)} from the disk${of.length ? ` (${of.join(", ")})` : ""}`;
 }
 
 /** Lines of io.jsonl, as far as they are in their form */
@@ -79,13 +85,14 @@ function draw(view, step) {
 
 function overall(steps) {
   const sum = (name) => steps.reduce((total, step) => total + step.parts.reduce((all, part) => all + part[name], 0), 0);
-  const [disk, cache, hits, misses, waited] = ["disk_bytes", "cache_bytes", "cache_uses", "disk_uses", "seconds_waited"].map(sum);
+  const [cache, hits, misses, waited] = ["cache_bytes", "cache_uses", "disk_uses", "seconds_waited"].map(sum);
+  const read = Object.fromEntries(["disk_bytes", "mirror_bytes", "guessed_bytes", "guessed_unused_bytes"].map((name) => [name, steps.reduce((total, step) => total + step[name], 0)]));
   const rate = hits + misses ? hits / (hits + misses) : 0;
-  return element("p.quiet", `The whole run: ${bytesShown(disk)} from the disk, ${bytesShown(cache)} from the cache, ${shown(100 * rate)} % of ${hits + misses} uses were hits, waited ${shown(waited)} s.`);
+  return element("p.quiet", `The whole run: ${readShown(read)}; ${bytesShown(cache)} from the cache, ${shown(100 * rate)} % of ${hits + misses} uses were hits, waited ${shown(waited)} s.`);
 }
 
 /** Trace Event Format, complete events: a step after another; inside a step, its waits in the order of the parts, for only their lengths are known */
-export function traceOf(steps) {
+function traceOf(steps) {
   const events = [];
   let begin = 0;
   for (const step of steps) {

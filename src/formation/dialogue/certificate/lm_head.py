@@ -14,7 +14,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from formation.errors import BudgetError, UsageError
+from formation.dialogue.named import check_id
+from formation.errors import BudgetError
 from formation.kernels import ops
 from formation.kernels.tensor import F32, Tensor, Weight
 from formation.model.catalog import read_model
@@ -162,8 +163,8 @@ class LmHead:
 
     def rows(self, ids: Sequence[int]) -> F32:
         """Of lm_head, widened                                                                                         [n, D]"""
-        if outside := [token for token in ids if not 0 <= token < self.vocabulary]:
-            raise UsageError(f"token: expected an id from 0 to {self.vocabulary - 1}, got {outside[0]}")
+        for token in ids:
+            check_id(token, self.vocabulary)
         found = np.empty((len(ids), self.width), np.float32)
         for place, token in enumerate(ids):
             first = token // BLOCK_ROWS * BLOCK_ROWS

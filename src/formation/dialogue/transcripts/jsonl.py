@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from formation.dialogue.transcript import LIMITS, SIDE, SOURCES, Message, Transcript, TranscriptRefusal, read_stamp, show_stamp
+from formation.dialogue.transcripts.transcript import LIMITS, SIDE, SOURCES, Message, Transcript, TranscriptRefusal, read_stamp, show_stamp
 from formation.ledger import canonical
 
 KIND = "formation-transcript/1"

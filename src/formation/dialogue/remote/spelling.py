@@ -10,7 +10,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Iterator, Sequence
 
-from formation.dialogue.remote_reply import ReplyRefusal, Token
+from formation.dialogue.remote.reply import ReplyRefusal, Token
 
 REPLACED = "\ufffd".encode()
 Placed = tuple[Token, bytes]  # a token, and the bytes of the message that it stands for

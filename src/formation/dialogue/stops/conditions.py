@@ -6,7 +6,7 @@
     Cycle     the last messages go round
     AtLeast   so many messages, tokens, seconds, bytes read, errors
 
-Conditions are values without memory, and their text is how they are written (stop_words.py reads it). `Watcher`s remember what a condition needs, a
+Conditions are values without memory, and their text is how they are written (words.py reads it). `Watcher`s remember what a condition needs, a
 bounded part of the dialogue.
 """
 

@@ -15,7 +15,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from formation.dialogue.transcript import PROMPT, SIDE, Message, Transcript, TranscriptRefusal
+from formation.dialogue.transcripts.transcript import PROMPT, SIDE, Message, Transcript, TranscriptRefusal
 from formation.ledger import canonical
 from formation.strict_json import JsonRefusal, parse_json
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from formation.dialogue.certificate import Certificate, Pairwise, lengths
-from formation.dialogue.lm_head import LmHead
+from formation.dialogue.certificate.bounds import Certificate, Pairwise, lengths
+from formation.dialogue.certificate.lm_head import LmHead
 from formation.kernels import ops, readout
 from formation.kernels.ops import F64
 from formation.kernels.tensor import F32

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from formation.dialogue import times
-from formation.dialogue.conditions import Amounts, Said
 from formation.dialogue.events import Event
 from formation.dialogue.so_far import FAILED, STOPPED, SoFar
-from formation.dialogue.stops import Evidence, Rule, Stops
-from formation.dialogue.transcript import Transcript
+from formation.dialogue.stops.conditions import Amounts, Said
+from formation.dialogue.stops.rules import Evidence, Rule, Stops
+from formation.dialogue.transcripts.transcript import Transcript
 
 KNOWN = frozenset({"messages", "errors"})  # amounts of a transcript: it says nothing about tokens, seconds or bytes
 IN_LOG, IN_TIMES = KNOWN | {"tokens"}, frozenset({"seconds", "bytes"})

@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from formation.dialogue.transcript import SIDE, STAMP, Message, Transcript, TranscriptRefusal, read_stamp, show_stamp
+from formation.dialogue.transcripts.transcript import SIDE, STAMP, Message, Transcript, TranscriptRefusal, read_stamp, show_stamp
 from formation.ledger import canonical
 
 ARROW = " ↔ "

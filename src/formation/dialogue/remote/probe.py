@@ -11,10 +11,10 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, TypeVar
 
-from formation.dialogue.remote_chat import COMPLETIONS, LIMITS, MODELS, Way, answers, together
-from formation.dialogue.remote_http import Server, ServerFault
-from formation.dialogue.remote_reply import Heard, ReplyRefusal, Token, answer, checked, zero_of
-from formation.dialogue.remote_spelling import check_spelling
+from formation.dialogue.remote.chat import COMPLETIONS, LIMITS, MODELS, Way, answers, together
+from formation.dialogue.remote.http import Server, ServerFault
+from formation.dialogue.remote.reply import Heard, ReplyRefusal, Token, answer, checked, zero_of
+from formation.dialogue.remote.spelling import check_spelling
 from formation.errors import EvidenceError
 from formation.ledger.zero import Kind
 

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from formation.dialogue.lm_head import Block, LmHead
+from formation.dialogue.certificate.lm_head import Block, LmHead
 from formation.errors import NonFiniteError
 from formation.exact64 import log64
 from formation.kernels import ops, readout

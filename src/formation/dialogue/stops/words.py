@@ -17,7 +17,7 @@ import math
 import re
 from typing import Any, get_args
 
-from formation.dialogue.conditions import (
+from formation.dialogue.stops.conditions import (
     MARKER,
     MOST_OF_CYCLE,
     MOST_TIMES,
@@ -30,7 +30,7 @@ from formation.dialogue.conditions import (
     Same,
     Who,
 )  # fmt: skip
-from formation.dialogue.stops import Rule
+from formation.dialogue.stops.rules import Rule
 from formation.errors import UsageError
 from formation.ledger import canonical
 from formation.run.machine import parse_bytes

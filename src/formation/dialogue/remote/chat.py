@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from formation.dialogue.remote_http import Server
-from formation.dialogue.remote_reply import Heard, answer
+from formation.dialogue.remote.http import Server
+from formation.dialogue.remote.reply import Heard, answer
 
 T = TypeVar("T")
 CHAT, COMPLETIONS, MODELS = "chat/completions", "completions", "models"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from formation.dialogue import foreign, jsonl, markdown
-from formation.dialogue.transcript import LIMITS, Transcript, TranscriptRefusal
+from formation.dialogue.transcripts import foreign, jsonl, markdown
+from formation.dialogue.transcripts.transcript import LIMITS, Transcript, TranscriptRefusal
 from formation.errors import EnvironmentFault, UsageError
 from formation.ledger import files
 

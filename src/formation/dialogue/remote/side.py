@@ -17,12 +17,12 @@ from typing import Any, Self
 
 from formation.dialogue.context import BUDGET
 from formation.dialogue.event_table import SERVER, UNREPORTED
-from formation.dialogue.remote_address import read_address, read_key
-from formation.dialogue.remote_chat import answers
-from formation.dialogue.remote_http import Patience, Server, ServerFault
-from formation.dialogue.remote_probe import Capabilities, check_count, model_names, probe, recorded
-from formation.dialogue.remote_reply import Heard, ReplyRefusal, Token, reported
-from formation.dialogue.remote_spelling import Placed, Spelling
+from formation.dialogue.remote.address import read_address, read_key
+from formation.dialogue.remote.chat import answers
+from formation.dialogue.remote.http import Patience, Server, ServerFault
+from formation.dialogue.remote.probe import Capabilities, check_count, model_names, probe, recorded
+from formation.dialogue.remote.reply import Heard, ReplyRefusal, Token, reported
+from formation.dialogue.remote.spelling import Placed, Spelling
 from formation.dialogue.side import CONTEXT, END_OF_TURN, MOST_TOKENS, Manner, Piece, Turn
 from formation.errors import UsageError
 from formation.ledger.fields import absent
@@ -57,8 +57,7 @@ class RemoteSide:
             raise ValueError("a server cannot go on in the middle of a turn")
         given = self.manner.context.given(context, len)
         number = context[-1].number + 1 if context else 1
-        messages = [{"role": "system", "content": self.manner.system}] if self.manner.system else []
-        messages += [{"role": "assistant" if turn.own else "user", "content": turn.text} for turn in given]
+        messages = self.manner.opening + [{"role": "assistant" if turn.own else "user", "content": turn.text} for turn in given]
         request = self.capabilities.way.request(self.model, messages, self.manner.most_tokens, self.settings(number))
         return RemoteSpeech(self, request, len(context) - len(given))
 
@@ -114,6 +113,7 @@ def cannot(manner: Manner) -> str:
     sampler = manner.chain.sampler
     problems = (
         (manner.context.policy == BUDGET, "a context that is full or so many messages, got a budget of tokens, which it does not count"),
+        (manner.today is not None, "no day to be told of, which the protocol has no word for, got one"),
         (bool(manner.chain.edits.masks), "no masks, which the protocol has not, got some"),
         (isinstance(sampler, Sample) and sampler.branch != 0, "branch 0, for the draws are its own, got another"),
     )

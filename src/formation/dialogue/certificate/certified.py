@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from formation.dialogue import certificate
-from formation.dialogue.attained import Attained, attained
-from formation.dialogue.certificate import BYTES_OF_A_TOKEN, Certificate, Pairwise, certify, pairwise
-from formation.dialogue.lm_head import LmHead, Passing
+from formation.dialogue.certificate import bounds
+from formation.dialogue.certificate.attained import Attained, attained
+from formation.dialogue.certificate.bounds import BYTES_OF_A_TOKEN, Certificate, Pairwise, certify, pairwise
+from formation.dialogue.certificate.lm_head import LmHead, Passing
+from formation.dialogue.named import check_id, read_named
 from formation.errors import UsageError
 from formation.kernels import golden
 from formation.ledger import canonical
@@ -26,8 +27,8 @@ STEPS = 4  # passes of the search for the least likely state, after its first
 MOST_NAMED = 64
 NO_TEXT = "no token of the tokenizer"
 FIELDS = {
-    "bound_nats": {"tag": "derived", "unit": "nats", "recompute": "weights", "formula": certificate.FORMULA_ALL},
-    "pairwise_nats": {"tag": "derived", "unit": "nats", "recompute": "weights", "formula": certificate.FORMULA_PAIR},
+    "bound_nats": {"tag": "derived", "unit": "nats", "recompute": "weights", "formula": bounds.FORMULA_ALL},
+    "pairwise_nats": {"tag": "derived", "unit": "nats", "recompute": "weights", "formula": bounds.FORMULA_PAIR},
     "found_nats": {"tag": "measured", "unit": "nats", "definition": "ln p in the least favourable last residual row that was looked for"},
     "state_sha256": {"tag": "measured", "unit": "", "definition": "of that row as little-endian binary32"},
     "radius": {"tag": "derived", "unit": "", "recompute": "weights", "formula": "sqrt(d) (1 + gamma(ceil((M + 1) / 2) + 5)), M = ceil(d / 16) + 3"},
@@ -74,15 +75,12 @@ class Certified:
 
 
 def ids_of(tokenizer: Tokenizer, words: Sequence[str]) -> list[tuple[str, int]]:
-    """Each word with the ids that it names: a decimal number is an id, anything else a text, encoded. Raises UsageError, PromptError."""
-    found = [(word, token) for word in words for token in ([int(word)] if is_id(word) else tokenizer.encode(word))]
-    if len(found) > MOST_NAMED or len({*words}) < len(words):
+    """Each word, as named.py has it, with the ids that it names. Raises UsageError, PromptError."""
+    named = {word: read_named(word) for word in words}
+    found = [(word, token) for word, it in named.items() for token in ([it] if isinstance(it, int) else tokenizer.encode(it))]
+    if len(found) > MOST_NAMED or len(set(named.values())) < len(words):
         raise UsageError(f"tokens: expected at most {MOST_NAMED} different ones, got {len(found)} in {len(words)} words")
     return found
-
-
-def is_id(word: str) -> bool:
-    return word.isascii() and word.isdigit() and len(word) <= 9
 
 
 def examine(
@@ -93,6 +91,8 @@ def examine(
     BudgetError, ReadError and NonFiniteError."""
     taken = tokenizer.rows * (BYTES_OF_A_TOKEN + (len(asked) + 1) * 12)
     with LmHead(checkpoint, memory=memory, threads=threads, taken=taken, progress=progress) as head:
+        for _, token in asked:
+            check_id(token, head.vocabulary)  # before anything is read
         found = certify(head)
         tokens = [("", found.least), *asked]
         pairs = pairwise(head, found, [token for _, token in tokens])

@@ -3,7 +3,7 @@
     Stops(rules)   said(message, amounts), measured(amounts), interrupted(times): Evidence, or None while the dialogue goes on
     Rule           conditions that hold together ("and"); the first rule that holds ends the dialogue
 
-Only what the sides themselves said is told to them: a marker in a prompt ends nothing. How rules are written: stop_words.py.
+Only what the sides themselves said is told to them: a marker in a prompt ends nothing. How rules are written: words.py.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from formation.dialogue.conditions import Amounts, AtLeast, Condition, Finding, Said, Span, Watcher
+from formation.dialogue.stops.conditions import Amounts, AtLeast, Condition, Finding, Said, Span, Watcher
 
 
 @dataclass(frozen=True)

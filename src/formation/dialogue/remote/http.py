@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, IncompleteRead, RemoteDisconnected
 from typing import Any, TypeVar
 
-from formation.dialogue.remote_address import Address, Key
-from formation.dialogue.remote_reply import LONGEST_MESSAGE, ReplyRefusal, message_of
-from formation.dialogue.remote_stream import Events, StreamRefusal
+from formation.dialogue.remote.address import Address, Key
+from formation.dialogue.remote.reply import LONGEST_MESSAGE, ReplyRefusal, message_of
+from formation.dialogue.remote.stream import Events, StreamRefusal
 from formation.dialogue.side import SideFault
 from formation.ledger import canonical
 from formation.strict_json import JsonRefusal, parse_json
