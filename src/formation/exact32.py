@@ -11,15 +11,13 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence
-from operator import add as plus
-from operator import mul, sub
 
 LANES = 16
 MAGIC = float.fromhex("0x1.8p+23")  # x + MAGIC - MAGIC is x rounded to an integer
 LOG2E = float.fromhex("0x1.715476p+0")
 LN2_HIGH, LN2_LOW = float.fromhex("0x1.62e4p-1"), float.fromhex("0x1.7f7d1cp-20")
 MAGIC64 = float.fromhex("0x1.8p+52")  # the same in binary64
-POWERS = {float(k): 2.0**k for k in range(-116, 1)}
+SPLIT = 2.0**29 + 1
 # Highest power first.
 EXP = [float.fromhex(c) for c in ("0x1.a1256cp-13", "0x1.6d43b0p-10", "0x1.1110e0p-7", "0x1.5554e8p-5", "0x1.555556p-3", "0x1p-1")]
 LOG = [
@@ -30,6 +28,9 @@ LOG = [
     )
 ]  # fmt: skip
 SQRT2_FRACTION = 0x3504F3
+GRIDS = [MAGIC64 * 2.0**last for last in (-33, -30, -28, -26)]  # of the sums of `exps` with EXP[1:5], by the last bit of their binades
+SHIFTED = [c + grid for c, grid in zip(EXP[1:5], GRIDS, strict=True)]  # exact
+GRID_ONE = MAGIC64 * 2.0**-23  # from 1 to 2
 
 
 def f32(x: float) -> float:
@@ -124,30 +125,48 @@ def sigmoid(x: float) -> float:
     return divide(1.0 if x >= 0 else z, add(z, 1.0))
 
 
+STEPS = {float(n): (n * LN2_HIGH, f32(n * LN2_LOW), 2.0**n) for n in range(-116, 1)}
+
+
 def exps(values: Sequence[float]) -> list[float]:
-    """`exp` of each, the same operations on all of them at once, which is ten times faster in Python. The values are finite, none above 0."""
-    y = list(values)
-    if low_ones := min(y, default=0.0) < -80.0:
-        y = [max(v, -80.0) for v in y]
-    n = [(t + MAGIC64) - MAGIC64 for t in rounded([v * LOG2E for v in y])]
-    high = [v - k * LN2_HIGH for v, k in zip(y, n, strict=True)]  # exact: unless n = 0, multiples of 2^-25 that differ by less than 1/2
-    low = rounded([k * LN2_LOW for k in n])
-    r = rounded(list(map(sub, high, low)))
-    rest = rounded(list(map(sub, rounded(list(map(sub, high, r))), low)))
-    p = rounded([EXP[0] * t for t in r])
-    for c in EXP[1:-1]:
-        p = rounded(list(map(mul, rounded([t + c for t in p]), r)))
-    p = rounded([t + EXP[-1] for t in p])
-    curve = rounded(list(map(plus, rest, rounded(list(map(mul, rounded(list(map(mul, r, r))), p))))))
-    e = rounded([t + 1.0 for t in rounded(list(map(plus, r, curve)))])
-    z = list(map(mul, e, map(POWERS.__getitem__, n)))  # exact: far above denormal
-    return [0.0 if v < -80.0 else t for v, t in zip(values, z, strict=True)] if low_ones else z
+    """`exp` of each, without a call for each operation, which is ten times faster in Python. The values are finite, none above 0.
+
+    With c = fl64(t SPLIT), c - (c - t) is t rounded to 24 bits (Veltkamp, 1968); a t that is halfway goes to even, as its last 28 bits are zero.
+    Where the binade of a sum is known, a grid that is added and taken away rounds it. Binary32 would round what lies below its normal numbers to
+    fewer bits; that occurs for |r| < 2^-62 only, where e is 1 either way. `high` is exact: unless n = 0, a difference of multiples of 2^-25
+    that is less than 1/2. So is `rest`, what the rounding of r left (Fast2Sum: `high` is a multiple of the last bit of `low`).
+    """
+    (g1, g2, g3, g4), (c1, c2, c3, c4), found = GRIDS, SHIFTED, []
+    for x in values:
+        if x < -80.0:
+            found.append(0.0)
+            continue
+        c = SPLIT * (t := x * LOG2E)
+        whole, low, power = STEPS[c - (c - t) + MAGIC64 - MAGIC64]
+        high = x - whole
+        c = SPLIT * (t := high - low)
+        r = c - (c - t)
+        rest = high - r - low
+        c = SPLIT * (t := EXP[0] * r)
+        c = SPLIT * (t := (c - (c - t) + c1 - g1) * r)
+        c = SPLIT * (t := (c - (c - t) + c2 - g2) * r)
+        c = SPLIT * (t := (c - (c - t) + c3 - g3) * r)
+        c = SPLIT * (t := (c - (c - t) + c4 - g4) * r)
+        c = SPLIT * (t := c - (c - t) + EXP[5])
+        p = c - (c - t)
+        c = SPLIT * (t := r * r)
+        c = SPLIT * (t := (c - (c - t)) * p)
+        c = SPLIT * (t := rest + (c - (c - t)))
+        c = SPLIT * (t := r + (c - (c - t)))
+        c = SPLIT * (t := c - (c - t) + 1.0)
+        found.append((c - (c - t)) * power)  # exact: far above denormal
+    return found
 
 
 def sigmoids(values: Sequence[float]) -> list[float]:
     """`sigmoid` of each, as `exps`. The values are finite."""
-    z = exps([-abs(v) for v in values])
-    return list(rounded([(1.0 if v >= 0 else t) / u for v, t, u in zip(values, z, rounded([t + 1.0 for t in z]), strict=True)]))
+    z, shifted = exps([-abs(v) for v in values]), 1.0 + GRID_ONE
+    return list(rounded([(1.0 if v >= 0 else t) / (t + shifted - GRID_ONE) for v, t in zip(values, z, strict=True)]))
 
 
 def rounded(values: Sequence[float]) -> tuple[float, ...]:

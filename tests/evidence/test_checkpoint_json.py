@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from hashlib import sha256
@@ -30,9 +31,13 @@ def named(names: list[str]) -> list[bytes]:
     return [canonical.encode(whole_bundles.TENSORS[0] | {"name": name}) for name in names]
 
 
+def whole(table: bytes) -> Iterator[bytes]:
+    return checkpoint_json.blocks(table, range(len(table)))
+
+
 def document(table: bytes, files: bytes = FILES) -> tuple[bytes, Anchor]:
     """With an anchor that agrees with it as far as one can: the root is over the rows as the quick reader tells them apart"""
-    root = checkpoint_json.root_of(table).decode()
+    root = checkpoint_json.root_of(whole(table)).decode()
     frozen = replace(whole_bundles.anchor_of(BARE), tensor_table_root=root, checkpoint_sha256=sha256(files).hexdigest())
     return HEAD + files + TABLE + table + ROOT + root.encode() + END, frozen
 
@@ -151,9 +156,28 @@ def table() -> bytes:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 7, 8, 9, 31, 33, 600, 1023])
-def test_the_root_is_that_of_the_tree_whatever_the_number_of_rows(count: int) -> None:
+@pytest.mark.parametrize("subtree", [1, 2, 8, 1024])
+def test_the_root_is_that_of_the_tree_whatever_the_number_of_rows(count: int, subtree: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint_json, "SUBTREE", subtree)
     rows = named([f"{n:04}" for n in range(count)])
-    assert merkle.root_of(map(merkle.leaf_hash, rows)).hex().encode() == checkpoint_json.root_of(b",".join(rows))
+    assert merkle.root_of(map(merkle.leaf_hash, rows)).hex().encode() == checkpoint_json.root_of(whole(b",".join(rows)))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from([*SOUND, *HOSTILE, *map(str.encode, BETWEEN)]), min_size=1, max_size=4), st.sampled_from([1, 100, 1 << 16]))
+def test_rows_are_told_apart_as_their_leaves_are_wherever_a_block_ends(parts: list[bytes], size: int) -> None:
+    """What is taken has one row for each leaf"""
+    table = SOUND[0] + b"".join(parts)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint_json, "BLOCK", size)
+        try:
+            names = checkpoint_json.names_of(whole(table), frozenset({"model.safetensors"}))
+        except checkpoint_json.Unsure:
+            return
+        leaves = [leaf for block in whole(table) for leaf in checkpoint_json.leaves_of(block)]
+    rows = json.loads(b"[" + table + b"]")
+    assert names == [row["name"] for row in rows]
+    assert leaves == [merkle.leaf_hash(canonical.encode(row)) for row in rows]
 
 
 @pytest.fixture(params=[1, 2], ids=["one process", "two processes"])
@@ -179,7 +203,7 @@ def test_another_root_is_refused_in_words_by_one_process_and_by_two(processes: i
 def test_a_process_that_dies_is_no_verdict(monkeypatch: pytest.MonkeyPatch, table: bytes) -> None:
     data, frozen = document(table)
     monkeypatch.setattr(checkpoint_json, "processes", lambda size_bytes: 2)
-    monkeypatch.setattr(checkpoint_json, "root_of", lambda table: 1 // 0)
+    monkeypatch.setattr(checkpoint_json, "root_of", lambda blocks: 1 // 0)
     with pytest.raises(EnvironmentFault, match="ended with code 1"):
         checkpoint_json.read(data, frozen)
 

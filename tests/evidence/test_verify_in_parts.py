@@ -12,6 +12,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from tests.ledger.small_ledger import Line
 from formation.errors import EnvironmentFault
 from formation.evidence import ledger_parts, verify, worker
 from formation.evidence.container import Container
-from formation.evidence.ledger_pass import Found
+from formation.evidence.ledger_pass import Found, read_ledger
 from formation.evidence.worker import Worker
 from formation.ledger import canonical
 from formation.ledger.anchor import Anchor
@@ -34,7 +35,6 @@ pytestmark = [
     pytest.mark.usefixtures("no_keys_of_the_user"),
     pytest.mark.skipif(sys.platform != "linux", reason="one process elsewhere"),
 ]
-WIDTH = 2
 
 
 class Used:
@@ -43,8 +43,8 @@ class Used:
     def __init__(self) -> None:
         self.workers, self.in_parts = 1, False
 
-    def read(self, container: Container, sizes: Any, anchor: Anchor) -> Found:
-        return ledger_parts.read(container, sizes, anchor, workers=self.workers)
+    def reading(self, container: Container, sizes: Any, anchor: Anchor) -> AbstractContextManager[Callable[[], Found]]:
+        return ledger_parts.reading(container, sizes, anchor, workers=self.workers)
 
     def finished(self, *args: Any) -> Found:
         found = Used.original(*args)
@@ -57,7 +57,6 @@ class Used:
 @pytest.fixture
 def used(monkeypatch: pytest.MonkeyPatch) -> Used:
     made = Used()
-    monkeypatch.setattr(ledger_parts, "WIDTH", WIDTH)
     monkeypatch.setattr(ledger_parts, "finished", made.finished)
     monkeypatch.setattr(verify, "ledger_parts", made)
     return made
@@ -157,9 +156,9 @@ def test_what_does_not_hold_is_told_as_by_one_process(name: str, used: Used, tmp
     assert "failed" == next(c["state"] for c in shared["checks"] if c["id"] == check)
 
 
-@pytest.mark.parametrize("behind", [8, 16])
+@pytest.mark.parametrize("behind", [1, 2, 8])
 def test_rows_behind_the_last_position_are_found_whosever_they_are(behind: int, used: Used, tmp_path: Path) -> None:
-    """8 positions in groups of two: those behind them fall to the first worker, to the second, to both"""
+    """8 positions: those behind them fall to the first worker, or to both"""
     folder = make(tmp_path / "run.ofb", Kind(prompt=(3,), tokens=8, rows="boundaries", steps="minimal", repeat=True))
     more = make(tmp_path / "more.ofb", Kind(prompt=(3,), tokens=8 + behind, rows="boundaries", steps="minimal", repeat=True))
     (more / ROUTER).rename(folder / ROUTER)
@@ -236,7 +235,7 @@ def no_process_left() -> Iterator[None]:
 
 @pytest.mark.usefixtures("no_process_left")
 def test_a_worker_that_dies_is_no_verdict(used: Used, sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger_parts, "of_group", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    monkeypatch.setattr(ledger_parts, "of_position", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     used.workers = 2
     with pytest.raises(EnvironmentFault, match="expected every process of the verification to finish, got one killed by signal 9"):
         report_of(sound)
@@ -244,16 +243,43 @@ def test_a_worker_that_dies_is_no_verdict(used: Used, sound: Path, monkeypatch: 
 
 @pytest.mark.usefixtures("no_process_left")
 def test_a_worker_that_fails_is_no_verdict(used: Used, sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger_parts, "of_group", lambda *_: 1 / 0)
+    monkeypatch.setattr(ledger_parts, "of_position", lambda *_: 1 / 0)
     used.workers = 2
     with pytest.raises(EnvironmentFault, match="got one that ended with code 1"):
         report_of(sound)
 
 
+@pytest.mark.usefixtures("no_process_left")
+def test_who_stops_before_the_lines_are_asked_for_leaves_no_process_behind(used: Used, sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers began with the anchor"""
+    begun: list[int] = []
+
+    def stop(*_: object) -> None:
+        begun.append(len(children()))
+        raise KeyboardInterrupt
+
+    before = len(children())
+    monkeypatch.setattr(verify.checkpoint_json, "read", stop)
+    used.workers = 2
+    with pytest.raises(KeyboardInterrupt):
+        report_of(sound)
+    assert [before + 2] == begun
+
+
+@pytest.mark.usefixtures("no_process_left")
+def test_one_process_looks_at_what_does_not_hold_without_the_others(used: Used, sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, left = len(children()), []
+    monkeypatch.setattr(ledger_parts, "of_position", lambda *_: {"sha256": "00" * 32, "results": [], "outside": {}})
+    monkeypatch.setattr(ledger_parts, "read_ledger", lambda *args: left.append(len(children())) or read_ledger(*args))
+    used.workers = 2
+    assert () == report_of(sound).failed
+    assert [before] == left
+
+
 def test_lines_that_change_between_the_readers_are_read_again_by_one(used: Used, sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if a worker had read other bytes than were digested here"""
-    original = ledger_parts.of_group
-    monkeypatch.setattr(ledger_parts, "of_group", lambda *group: original(*group) | {"sha256": "00" * 32})
+    original = ledger_parts.of_position
+    monkeypatch.setattr(ledger_parts, "of_position", lambda *position: original(*position) | {"sha256": "00" * 32})
     alone, shared, in_parts = documents(used, sound, 2)
     assert alone == shared
     assert ("verified", False) == (shared["verdict"], in_parts)

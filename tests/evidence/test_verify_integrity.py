@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tests.evidence.whole_bundles import Kind, edit_document, later, make, resea
 
 from formation.cli.main import main
 from formation.evidence import envelope, note
+from formation.evidence.container import Folder
 from formation.ledger import canonical
 
 pytestmark = pytest.mark.usefixtures("no_keys_of_the_user")
@@ -164,6 +166,15 @@ def test_v10_a_ledger_with_another_root_than_was_signed_is_refused(bundle: Path,
 def test_v11_a_file_changed_after_it_was_signed_is_refused(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     edit_document(bundle, "host.json", lambda host: host.update(cores=64))
     assert "host.json" in refused(capsys, bundle, "V11")
+
+
+def test_v11_what_was_checked_is_what_is_digested(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No one can give other bytes for the digest than for the check: they are read once"""
+    opened: Counter[str] = Counter()
+    original = Folder.open
+    monkeypatch.setattr(Folder, "open", lambda folder, name: opened.update([name]) or original(folder, name))
+    assert () == report_of(bundle).failed
+    assert [1] * 4 == [opened[name] for name in ("anchor.json", "contract.json", "checkpoint.json", "tree-head.txt")]
 
 
 def test_v11_a_file_that_was_not_signed_is_refused(with_rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

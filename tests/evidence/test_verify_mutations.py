@@ -18,7 +18,6 @@ from tests.ledger.small_ledger import MAKERS
 from formation.evidence.container import open_container
 from formation.evidence.report import Report
 from formation.evidence.verify import verify
-from formation.exact32 import sigmoid, sigmoids
 from formation.kernels import reference_choose
 from formation.ledger import canonical, lines
 from formation.ledger.line_reader import LineReader
@@ -171,14 +170,6 @@ def outcome(read: Any) -> Any:
         return read()
     except lines.LineRefusal as refusal:
         return str(refusal)
-
-
-binary32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
-
-
-@given(st.lists(binary32 | st.floats(-90, 90, width=32), max_size=40))
-def test_sigmoids_of_many_are_those_of_each(values: list[float]) -> None:
-    assert [sigmoid(value) for value in values] == sigmoids(values)
 
 
 word = st.integers(0, (1 << 64) - 1)

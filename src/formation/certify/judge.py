@@ -95,6 +95,9 @@ class Quick(Examination):
         super().__init__(Memory(files), {scene.key.public.fingerprint: SIGNER_KNOWN}, False, nonce)
         self.files, self.known = files, known
 
+    def begin(self) -> None:
+        """Not before it is known whether it is needed"""
+
     @cached_property
     def found(self) -> Found:
         key = tuple(data for name, data in sorted(self.files.items()) if name in ("anchor.json", "ledger.jsonl") or "/" in name)

@@ -11,7 +11,7 @@ it looks at the rows another process computes their root. Memory: the document, 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from hashlib import sha256
@@ -110,12 +110,13 @@ def is_plain(path: str) -> bool:
 
 HEAD, TABLE, ROOT, END = b'{"files":', b',"tensor_table":[', b'],"tensor_table_root":"', b'"}'
 BETWEEN = b"},{"  # two rows: there are no braces in them
-COUNT = "(?:0|[1-9][0-9]{0,14}+)"  # of 15 digits at most, which binary64 holds
+COUNT = "(?:[1-9][0-9]{0,14}+|0)"  # of 15 digits at most, which binary64 holds
 TEXT = r"[ !#-\[\]-z|~]*+"  # without escapes, braces, or anything but ASCII
 ROW = re.compile(
-    rf'^\{{"begin":({COUNT}),"dtype":"{TEXT}","end":({COUNT}),"file":"({TEXT})","name":"({TEXT})","shape":\[(?:{COUNT}(?:,{COUNT})*+)?\]\}}$', re.M
+    rf'\{{"begin":({COUNT}),"dtype":"{TEXT}","end":({COUNT}),"file":"({TEXT})","name":"({TEXT})","shape":\[(?:{COUNT}(?:,{COUNT})*+)?\]\}}(?:,(?=\{{)|\Z)'
 )  # fmt: skip
 BLOCK = 1 << 16  # bytes, of about 300 rows
+SUBTREE = 1 << 12  # leaves whose hashes are in memory, a whole subtree
 
 
 class Unsure(Exception):
@@ -129,36 +130,44 @@ def quickly(data: bytes, frozen: Anchor) -> Checkpoint | None:
     begin = at + len(TABLE)
     if not data.startswith(HEAD) or not data.endswith(tail) or not len(TABLE) < begin < end:
         return None
-    listed, table = data[len(HEAD) : at], data[begin:end]
+    listed = data[len(HEAD) : at]
     if sha256(listed).hexdigest() != frozen.checkpoint_sha256:
         return None
     try:
         canonical.check_size(data, canonical.DOCUMENT)
         paths = check_files(rows(canonical.decode(listed, limits=canonical.LINE), "files"))
-        return Checkpoint(len(paths), tuple(sound_names(table, paths, frozen)))
+        return Checkpoint(len(paths), tuple(sound_names(data, range(begin, end), paths, frozen)))
     except (canonical.CanonicalRefusal, Refused, Unsure):
         return None
 
 
-def sound_names(table: bytes, paths: frozenset[str], frozen: Anchor) -> list[str]:
+def sound_names(data: bytes, table: range, paths: frozenset[str], frozen: Anchor) -> list[str]:
     """The names of the tensors, if all rows are in order and have the anchor's root. Raises Unsure."""
-    with Worker(lambda: iter((root_of(table),))) if processes(len(table)) > 1 else nullcontext() as other:
-        names = names_of(table, paths)
-        root = root_of(table) if other is None else other.receive()
+    with Worker(lambda: iter((root_of(blocks(data, table)),))) if processes(len(table)) > 1 else nullcontext() as other:
+        names = names_of(blocks(data, table), paths)
+        root = root_of(blocks(data, table)) if other is None else other.receive()
     if root.decode() != frozen.tensor_table_root:
         raise Unsure
     return names
 
 
-def names_of(table: bytes, paths: frozenset[str]) -> list[str]:
+def blocks(data: bytes, table: range) -> Iterator[bytes]:
+    """Of whole rows; the comma between two blocks is in neither"""
+    begin, end = table.start, table.stop
+    while begin < end:
+        at = data.find(BETWEEN, begin + BLOCK, end)
+        stop = end if at < 0 else at + 1
+        yield data[begin:stop]
+        begin = stop + 1
+
+
+def names_of(blocks: Iterable[bytes], paths: frozenset[str]) -> list[str]:
     """Raises Unsure unless every row is canonical, of a tensor, and its name comes after that of the row before."""
     names = [""]
-    if b"\n" in table:  # by which the rows are told apart below
-        raise Unsure
-    for block in blocks(table):
-        lines = block.replace(BETWEEN, b"}\n{").decode("ascii", "replace")
-        found = ROW.findall(lines)
-        if len(found) != 1 + lines.count("\n"):
+    for block in blocks:
+        text = block.decode("ascii", "replace")
+        found = ROW.findall(text)
+        if text[:1] != "{" or text.count("{") != len(found):  # a row begins wherever one may: at once, and where the row before ends
             raise Unsure
         begins, ends, files, new = zip(*found, strict=True)
         in_order = all(map(lt, (names[-1], *new), new)) and all(map(le, map(int, begins), map(int, ends)))
@@ -168,25 +177,26 @@ def names_of(table: bytes, paths: frozenset[str]) -> list[str]:
     return names[1:]
 
 
-def root_of(table: bytes) -> bytes:
-    """In hexadecimal, of the rows as leaves, wherever a row ends: level by level, the last of an odd number rising as it is"""
-    level = [leaf for block in blocks(table) for leaf in leaves_of(block)] or [merkle.EMPTY_ROOT]
-    while len(level) > 1:
-        nodes = iter(level)
-        level = [merkle.node_hash(left, right) for left, right in zip(nodes, nodes, strict=False)] + level[len(level) & ~1 :]
-    return level[0].hex().encode()
+def root_of(blocks: Iterable[bytes]) -> bytes:
+    """In hexadecimal, of the rows as leaves, wherever a row ends"""
+    subtrees: list[bytes] = []
+    leaves: list[bytes] = []
+    for block in blocks:
+        leaves += leaves_of(block)
+        while len(leaves) > SUBTREE:
+            subtrees.append(top_of(leaves[:SUBTREE]))
+            del leaves[:SUBTREE]
+    return top_of([*subtrees, top_of(leaves)]).hex().encode()
 
 
 def leaves_of(block: bytes) -> list[bytes]:
     """As merkle.leaf_hash, without a call for each"""
-    return [sha256(b"\x00{" + row + b"}").digest() for row in block[1:-1].split(BETWEEN)]
+    return [sha256(b"\x00{%b}" % row).digest() for row in block[1:-1].split(BETWEEN)]
 
 
-def blocks(table: bytes) -> Iterator[bytes]:
-    """Of whole rows; the comma between two blocks is in neither"""
-    begin = 0
-    while begin < len(table):
-        at = table.find(BETWEEN, begin + BLOCK)
-        end = len(table) if at < 0 else at + 1
-        yield table[begin:end]
-        begin = end + 1
+def top_of(level: list[bytes]) -> bytes:
+    """As merkle.node_hash, level by level, the last of an odd number rising as it is"""
+    while len(level) > 1:
+        nodes = iter(level)
+        level = [sha256(b"\x01" + left + right).digest() for left, right in zip(nodes, nodes, strict=False)] + level[len(level) & ~1 :]
+    return level[0] if level else merkle.EMPTY_ROOT

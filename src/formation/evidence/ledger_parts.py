@@ -1,16 +1,16 @@
 """The same pass over a long ledger, its positions shared out among processes; what it finds is what `read_ledger` finds, to the last word.
 
-Positions are independent but for what RunFacts follows. So this process digests all lines, and joins, in the order of the positions, what each
-worker found in its groups of them. Only if everything holds is that the answer: at the first thing that does not (a rule, a line, a row, a
-file that changes) the parts are dropped and the one pass is made, whose findings and sentences are the ones there are. A worker that
-dies is an EnvironmentFault. Memory: for each process one position, and its last group's findings.
+Positions are independent but for what RunFacts follows. So each of n workers takes every n-th, and this process digests all lines and joins, in
+the order of the positions, what they found. Only if everything holds is that the answer: at the first thing that does not (a rule, a line, a
+row, a file that changes) the parts are dropped and the one pass is made, whose findings and sentences are the ones there are. A worker that
+dies is an EnvironmentFault. Memory: for each process one position, and the findings of its last one.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from itertools import islice
@@ -29,22 +29,30 @@ from formation.ledger.reader import whole_lines
 from formation.ledger.steps import Steps
 
 LEDGER = "ledger.jsonl"
-WIDTH = 4  # positions of a group
 
 
 class Unfit(Exception):
     """Something does not hold, or may not: one process must look at all of it."""
 
 
-def read(container: Container, sizes: Mapping[str, int], anchor: Anchor, *, workers: int | None = None) -> Found:
-    """`workers` are by default as many as there are cores, and one, which is this process, for a ledger that is not long.
-    Raises EnvironmentFault."""
-    count = processes(sizes[LEDGER]) if workers is None else workers
-    if count > 1:
-        with suppress(Unfit), container.open(LEDGER) as file:
-            return read_in_parts(file, container, sizes, anchor, count)
-    with container.open(LEDGER) as file:
-        return read_ledger(file, sizes[LEDGER], anchor, Sidecars(container, sizes))
+@contextmanager
+def reading(container: Container, sizes: Mapping[str, int], anchor: Anchor, *, workers: int | None = None) -> Iterator[Callable[[], Found]]:
+    """Workers begin at once, beside whatever this process does until it calls what it gets here; it raises ContainerRefusal, EnvironmentFault.
+    `workers` are by default as many as there are cores, and one, which is this process, for a ledger that is not long."""
+    count, joined = processes(sizes[LEDGER]) if workers is None else workers, None
+
+    def found() -> Found:
+        with suppress(Unfit):
+            if joined:
+                return joined()
+        stack.close()
+        with container.open(LEDGER) as file:
+            return read_ledger(file, sizes[LEDGER], anchor, Sidecars(container, sizes))
+
+    with ExitStack() as stack:
+        with suppress(Unfit, ContainerRefusal):
+            joined = in_parts(stack, container, sizes, anchor, count)
+        yield found
 
 
 @dataclass(frozen=True)
@@ -53,8 +61,7 @@ class Plan:
 
     run: Run
     steps: Steps
-    kind: Callable[[int], str]  # of each step
-    width: int
+    step_kind: Callable[[int], str]
 
     @classmethod
     def of(cls, anchor: Anchor, run: Run, lines: int) -> Plan:
@@ -62,29 +69,27 @@ class Plan:
         steps = anchor.steps_in(lines, run.shape.layers)
         if not steps or len(steps) > anchor.tokens:
             raise Unfit
-        return cls(run, steps, anchor.step_kind, WIDTH)
+        return cls(run, steps, anchor.step_kind)
 
     @property
     def positions(self) -> int:
         return self.steps.positions
 
-    def groups(self) -> Iterator[range]:
-        for begin in range(0, self.positions, self.width):
-            yield range(begin, min(begin + self.width, self.positions))
+    def kind(self, position: int) -> str:
+        return self.step_kind(position) if position in self.steps else "prompt"
 
-    def kinds(self, group: range) -> list[str]:
-        return [self.kind(position) if position in self.steps else "prompt" for position in group]
-
-    def lines(self, group: range) -> int:
-        steps = sum(position in self.steps for position in group)
-        return len(group) * (self.run.shape.layers + 1) + steps * len(STEP_SLOTS)
+    def lines(self, position: int) -> int:
+        return 1 + self.run.shape.layers + (len(STEP_SLOTS) if position in self.steps else 0)
 
 
 # ---- this process
 
 
-def read_in_parts(file: BinaryIO, container: Container, sizes: Mapping[str, int], anchor: Anchor, count: int) -> Found:
-    """Raises Unfit, EnvironmentFault."""
+def in_parts(stack: ExitStack, container: Container, sizes: Mapping[str, int], anchor: Anchor, count: int) -> Callable[[], Found]:
+    """Begins; what it gives joins. Both raise Unfit, ContainerRefusal, EnvironmentFault."""
+    if count < 2:
+        raise Unfit
+    file = stack.enter_context(container.open(LEDGER))
     lines, tally, found = Lines(file, anchor.run_id), Tally(RULES), Found()
     total = count_lines(file)
     raw = lines.raw()
@@ -92,18 +97,19 @@ def read_in_parts(file: BinaryIO, container: Container, sizes: Mapping[str, int]
     plan = Plan.of(anchor, run, total)
     found.layers, facts = run.shape.layers, RunFacts(anchor, run)
     tally.take(facts.of_anchor())
-    if (count := min(count, len(list(plan.groups())))) < 2:
-        raise Unfit
-    with ExitStack() as stack:
-        parts = [Part(number, count, plan.width) for number in range(count)]
-        workers = [stack.enter_context(Worker(job(container, sizes, plan, part))) for part in parts]
+    count = min(count, plan.positions)
+    workers = [stack.enter_context(Worker(job(container, sizes, plan, Part(number, count)))) for number in range(count)]
+
+    def joined() -> Found:
         join(raw, plan, workers, facts, tally, found)
-    if next(raw, None) is not None or any(result.violated for result in tally.results()):
-        raise Unfit
-    finished(found, lines, sizes[LEDGER], anchor, tally)
-    if found.broken:
-        raise Unfit
-    return found
+        if next(raw, None) is not None or any(result.violated for result in tally.results()):
+            raise Unfit
+        finished(found, lines, sizes[LEDGER], anchor, tally)
+        if found.broken:
+            raise Unfit
+        return found
+
+    return joined
 
 
 def count_lines(file: BinaryIO) -> int:
@@ -127,19 +133,16 @@ def first_run(raw: Iterator[bytes], anchor: Anchor, tally: Tally) -> Run:
 def join(raw: Iterator[bytes], plan: Plan, workers: list[Worker], facts: RunFacts, tally: Tally, found: Found) -> None:
     """What the workers found, in the order of the positions. What was digested here must be what was read there. Raises Unfit."""
     kinds = facts.kinds()
-    for number, group in enumerate(plan.groups()):
+    for position in range(plan.positions):
         digest = sha256()
-        for data in islice(raw, plan.lines(group)):
+        for data in islice(raw, plan.lines(position)):
             digest.update(data + b"\n")
-        part = received(workers[number % len(workers)])
-        if part["sha256"] != digest.hexdigest() or len(part["outside"]) != len(group):
+        part = received(workers[position % len(workers)])
+        if part["sha256"] != digest.hexdigest() or (kind := next(kinds, None)) is None:
             raise Unfit
         tally.join(RuleResult(**result) for result in part["results"])
-        for position, values in zip(group, part["outside"], strict=True):
-            if (kind := next(kinds, None)) is None:
-                raise Unfit
-            places = {slot: Place(plan.run, position, kind, slot) for slot in values}
-            tally.take(facts.of_position([rules.Observed(place, values[slot]) for slot, place in places.items()]))
+        places = {slot: Place(plan.run, position, kind, slot) for slot in part["outside"]}
+        tally.take(facts.of_position([rules.Observed(place, part["outside"][slot]) for slot, place in places.items()]))
     found.positions, found.steps = plan.positions, facts.steps
     ends = [received(worker)["results"] for worker in workers]
     if next(kinds, None) is not None:
@@ -165,7 +168,7 @@ def decoded(lines: Iterable[bytes]) -> Iterator[object]:
 
 
 def job(container: Container, sizes: Mapping[str, int], plan: Plan, part: Part) -> Callable[[], Iterator[bytes]]:
-    """Its answers, one for each group of its part and one at the end; null for what does not hold, and then no more"""
+    """Its answers, one for each position of its part and one at the end; null for what does not hold, and then no more"""
 
     def answers() -> Iterator[bytes]:
         try:
@@ -180,10 +183,10 @@ def job(container: Container, sizes: Mapping[str, int], plan: Plan, part: Part) 
 def examine(file: BinaryIO, sidecars: Sidecars, plan: Plan, part: Part) -> Iterator[dict[str, Any]]:
     raw = whole_lines(file)
     next(raw, None)
-    for group in plan.groups():
-        lines = islice(raw, plan.lines(group))
-        if part.has(group.start):
-            yield of_group(lines, sidecars, plan, group)
+    for position in range(plan.positions):
+        lines = islice(raw, plan.lines(position))
+        if part.has(position):
+            yield of_position(lines, sidecars, plan, position)
         for _ in lines:  # of other parts
             pass
     tally = Tally(RULES)
@@ -191,19 +194,19 @@ def examine(file: BinaryIO, sidecars: Sidecars, plan: Plan, part: Part) -> Itera
     yield {"results": holding(tally)}
 
 
-def of_group(lines: Iterator[bytes], sidecars: Sidecars, plan: Plan, group: range) -> dict[str, Any]:
+def of_position(lines: Iterator[bytes], sidecars: Sidecars, plan: Plan, position: int) -> dict[str, Any]:
     """Digest of its lines, a result for each rule, and the values outside of the layers, for what joins positions"""
-    digest, tally, outside = sha256(), Tally(RULES), []
+    digest, tally = sha256(), Tally(RULES)
 
     def digested() -> Iterator[bytes]:
         for data in lines:
             digest.update(data + b"\n")
             yield data
 
-    for position in rules.positions(decoded(digested()), plan.run, plan.kinds(group), tally, group.start):
-        tally.take(rules.of_lines(position))
-        tally.take(sidecars.of_position(position, plan.run))
-        outside.append({observed.place.slot: observed.values for observed in position if observed.place.layer < 0})
+    (group,) = rules.positions(decoded(digested()), plan.run, [plan.kind(position)], tally, position)
+    tally.take(rules.of_lines(group))
+    tally.take(sidecars.of_position(group, plan.run))
+    outside = {observed.place.slot: observed.values for observed in group if observed.place.layer < 0}
     return {"sha256": digest.hexdigest(), "results": holding(tally), "outside": outside}
 
 

@@ -115,5 +115,3 @@ def failed(sentence: str) -> Finding:
     expected, got, rest = after.rpartition(", got ")
     what = before.rstrip(": ")
     return Finding(FAILED, what or "this", expected, rest) if found and got else Finding(FAILED, sentence)
-
-

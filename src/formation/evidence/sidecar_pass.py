@@ -28,14 +28,13 @@ Rows = Mapping[str, Sequence[bytes]]  # of one position: tensor -> its rows
 
 @dataclass(frozen=True)
 class Part:
-    """Every `of`-th group of `width` positions, from group `number` on"""
+    """Every `of`-th position, from `number` on"""
 
     number: int = 0
     of: int = 1
-    width: int = 1
 
     def has(self, position: int) -> bool:
-        return position // self.width % self.of == self.number
+        return position % self.of == self.number
 
 
 class Sidecars:

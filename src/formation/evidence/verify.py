@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from functools import cached_property
 from itertools import chain
 from itertools import count as naturals
@@ -57,10 +58,13 @@ class Examination:
         self.outcomes: dict[int, Outcome] = {}
         self.notes: dict[str, str] = {}
         self.weights = payloads.HEADERS
+        self.digests: dict[str, str] = {}  # of the files that were read
+        self.helpers = ExitStack()
 
     def report(self) -> Report:
-        for check in CHECKS:
-            self.outcomes[check.number] = Outcome(check, self.finding(check))
+        with self.helpers:
+            for check in CHECKS:
+                self.outcomes[check.number] = Outcome(check, self.finding(check))
         return Report(tuple(self.outcomes.values()), self.facts(), self.notes)
 
     def finding(self, check: Check) -> Finding:
@@ -73,12 +77,18 @@ class Examination:
             return failed(str(refusal))
 
     def read(self, name: str) -> bytes:
-        return containers.read(self.container, self.contents, name)
+        data = containers.read(self.container, self.contents, name)
+        self.digests[name] = hashlib.sha256(data).hexdigest()
+        return data
+
+    def begin(self) -> None:
+        """The one pass over the ledger, beside the checks before V9"""
+        self.joined = self.helpers.enter_context(ledger_parts.reading(self.container, self.contents.sizes, self.anchor))
 
     @cached_property
     def found(self) -> Found:
-        """The one pass over the ledger; needs the anchor"""
-        return ledger_parts.read(self.container, self.contents.sizes, self.anchor)
+        """What the pass found; needs the anchor"""
+        return self.joined()
 
     # ---- INTEGRITY
 
@@ -95,6 +105,7 @@ class Examination:
 
     def anchor_(self, check: Check) -> Finding:
         self.anchor = documents.read_anchor(self.read("anchor.json"))
+        self.begin()
         return passed(f"run {self.anchor.run_id}")
 
     def contract(self, check: Check) -> Finding:
@@ -107,7 +118,7 @@ class Examination:
 
     def envelope_(self, check: Check) -> Finding:
         data = self.read("attestation.json")
-        self.attestation_sha256 = hashlib.sha256(data).hexdigest()
+        self.attestation_sha256 = self.digests["attestation.json"]
         self.refused_at_signing: Refused | None = None
         try:
             self.attestation = envelope.read(data, envelope.RUN)
@@ -146,7 +157,8 @@ class Examination:
         return passed(f"{len(due)} files, by name and SHA-256")
 
     def digest(self, name: str) -> str:
-        return self.found.sha256 if name == "ledger.jsonl" else containers.digest(self.container, name)
+        """Of what was checked, if it was read for that"""
+        return self.found.sha256 if name == "ledger.jsonl" else self.digests.get(name) or containers.digest(self.container, name)
 
     def declarations(self, check: Check) -> Finding:
         machines = 1 + len(documents.read_host(self.read("host.json"), self.found.lines)["resumed"])
