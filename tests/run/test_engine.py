@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import formation
-from formation.errors import PromptError, ReadError, UsageError
+from formation.errors import NonFiniteError, PromptError, ReadError, UsageError
 from formation.model.taps import Site, Tap
 from small_models import small_checkpoint, small_config
 
@@ -175,3 +175,16 @@ def test_many_prompts_of_different_lengths_use_one_engine(k25_folder: Path) -> N
     with engine(k25_folder) as e:
         long, short = e.logits(list(range(60))), e.logits([0, 1, 2])
     assert np.array_equal(long[:3], short)
+
+
+@pytest.mark.parametrize("part", ["mlp.experts.1.down_proj", "self_attn.o_proj"])
+def test_a_checkpoint_with_a_value_that_is_not_finite_is_blamed_on_that_tensor(tmp_path: Path, part: str) -> None:
+    checkpoint = formation.open(small_checkpoint(tmp_path / "small"))
+    layer = checkpoint.config.get("text_config", checkpoint.config)["first_k_dense_replace"]
+    (entry,) = (e for name, e in checkpoint.tensors.items() if f".{layer}.{part}.weight" in name and e.dtype == "BF16")
+    with (checkpoint.path / entry.file).open("r+b") as file:
+        file.seek(entry.begin)
+        file.write(b"\xc0\x7f" * (entry.nbytes // 2))  # NaN
+    with engine(checkpoint.path) as e, pytest.raises(NonFiniteError) as refused:
+        e.logits(list(range(40)))
+    assert f"tensor {entry.name} holds a non-finite value at element 0" in str(refused.value.hint)

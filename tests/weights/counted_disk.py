@@ -50,6 +50,12 @@ def new_stream(checkpoint: Checkpoint, budget: int, disk: Disk | None = None, **
     return WeightStream(checkpoint, units(), budget, reader=Reader(checkpoint, preadv=disk.preadv) if disk else None, **more)
 
 
+def reading(stream: WeightStream) -> bool:
+    """Whether a slot is being filled"""
+    with stream._loader.lock:
+        return stream._cache.reading
+
+
 def until(condition: object, seconds: float = 10.0) -> None:
     """Wait for another thread; a test fails if it never comes."""
     end = time.monotonic() + seconds

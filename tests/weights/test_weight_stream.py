@@ -17,6 +17,7 @@ from counted_disk import (
     first_read,
     identity,
     new_stream,
+    reading,
     units,
     until,
     use_and_check,
@@ -46,7 +47,7 @@ def test_any_order_of_uses_and_prefetches_gives_the_bytes_within_the_budget_and_
                     check(tensors, arrays)
                 assert stream.mapped_bytes <= budget
         stream.cancel_prefetch()
-        until(lambda: not stream._cache.reading)
+        until(lambda: not reading(stream))
         account = stream.take_accounting()
         assert account.disk_bytes == disk.bytes == stream.bytes_read
         assert account.used_bytes == sum(event.bytes for event in events)
@@ -133,7 +134,7 @@ def test_what_somebody_waits_for_goes_before_what_was_asked_ahead(made):
     with WeightStream(checkpoint, units(), 10**7, threads=1, reader=Reader(checkpoint, preadv=disk.preadv)) as stream:
         disk.open.clear()
         stream.prefetch([expert(e) for e in range(6)])
-        until(lambda: stream._cache.reading)  # the first is with the disk
+        until(lambda: reading(stream))  # the first is with the disk
         demand = threading.Thread(target=lambda: use_and_check(stream, expert(7), {**made[1]}))
         demand.start()
         until(lambda: stream._cache.get(expert(7)) is not None)
@@ -167,10 +168,10 @@ def test_a_cancelled_prefetch_is_not_read_and_gives_way(made):
     with WeightStream(checkpoint, units(), 10**7, threads=1, reader=Reader(checkpoint, preadv=disk.preadv)) as stream:
         disk.open.clear()
         stream.prefetch([expert(e) for e in range(6)])
-        until(lambda: stream._cache.reading)
+        until(lambda: reading(stream))
         stream.cancel_prefetch()
         disk.open.set()
-        until(lambda: not stream._cache.reading)
+        until(lambda: not reading(stream))
         assert len(disk.calls) == 1
 
 

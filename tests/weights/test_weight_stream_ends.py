@@ -18,6 +18,7 @@ from counted_disk import (
     check,
     expert,
     new_stream,
+    reading,
     units,
     until,
     use_and_check,
@@ -134,7 +135,7 @@ def test_closing_wakes_who_waits(made):
 
     waiting = threading.Thread(target=wait)
     waiting.start()
-    until(lambda: stream._cache.reading)
+    until(lambda: reading(stream))
     closing = threading.Thread(target=stream.close)
     closing.start()
     waiting.join(10)

@@ -73,6 +73,7 @@ class Executor:
         self._guess = guess
         self._few = False  # rows in the pass
         self._luck = Luck()
+        self._arrived: Mapping[str, Tensor] = {}  # of the expert in use
         self._foresight: Foresight | None = None  # of the pass
         if guess:
             stream.pin(plan.routers)
@@ -114,7 +115,7 @@ class Executor:
         ids = [i for part in parts for i in part.ids]
         where = np.concatenate([places(number, part.first, len(part.ids)) for number, part in enumerate(parts)])
         probe = parts[0].probe if len(parts) == 1 else Split([part.probe for part in parts])
-        self._few = len(ids) <= MOST_ROWS
+        self._few, self._arrived = len(ids) <= MOST_ROWS, {}
         self._foresight = Foresight(self.model, self.stream, probe, self._luck, threads=self.threads) if self._guess and self._few else None
         probe = self._foresight or probe
         x = self.model.embed(self.reads.rows(self._embedding, ids), where, probe)
@@ -149,8 +150,9 @@ class Executor:
     def _arriving(self, keys: dict[Key, int]) -> Iterator[tuple[int, Mapping[str, Tensor]]]:
         while keys:
             key = self.stream.first_there(keys) if self._few else next(iter(keys))
-            with self._use(key) as tensors:
-                yield keys.pop(key), tensors
+            with self._use(key) as self._arrived:
+                yield keys.pop(key), self._arrived
+        self._arrived = {}
 
     @contextmanager
     def _use(self, key: Key) -> Iterator[Mapping[str, Tensor]]:
@@ -162,7 +164,7 @@ class Executor:
             try:
                 yield tensors
             except NonFiniteError as error:
-                error.hint = error.hint or _culprit(tensors)
+                error.hint = error.hint or _culprit({**tensors, **self._arrived})  # what is wrong with an expert shows where it is used
                 raise
 
     def _report(self, stage: str, layer: int, positions: int, began: float) -> None:

@@ -212,7 +212,7 @@ def _residents(sizes: Sizes, room: int) -> tuple[tuple[Key, ...], int]:
 
 
 def _first_to_stay(sizes: Sizes) -> list[Key]:
-    """The head and layers of uncommon size, for which a slot would have to be kept anyway; then layers spread evenly over the pass, however
+    """The head and layers larger than most, for which a slot would have to be kept anyway; then layers spread evenly over the pass, however
     many of them stay, so that the disk always has one to read while others compute: multiples of the golden ratio fall apart like that."""
     common = Counter(sizes.layers).most_common(1)[0][0]
     layers = sorted(range(len(sizes.layers)), key=lambda layer: (sizes.layers[layer] <= common, layer * GOLDEN % 1.0))

@@ -24,7 +24,7 @@ class Policy(Protocol):
         """Whether a unit competes for the cache at all; one that does not is passing."""
 
     def used(self, key: Key) -> None:
-        """A kept unit was just used."""
+        """A kept unit was just used, or was read on a guess that was wrong: such a one is often wanted soon after (docs/log.md)."""
 
     def forget(self, key: Key) -> None:
         """A kept unit was evicted."""

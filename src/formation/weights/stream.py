@@ -179,21 +179,26 @@ class WeightStream:
             return next(found, keys[0])
 
     def missing(self, keys: Iterable[Key]) -> set[Key]:
-        """Those of these units that are neither in memory nor being read because somebody asked for them."""
+        """Those of these units that nobody has asked for: not in memory, or there or on the way on a guess alone."""
         with self._loader.lock:
             return {key for key in keys if (resident := self._cache.get(key)) is None or resident.guessed}
 
     def prefetch(self, keys: Iterable[Key], *, first: bool = False) -> None:
         """Read these units when nobody waits for anything else, in this order, behind (`first`: before) what was asked already.
 
-        Takes free slots and evicts what has been used and is not in use; never what is wanted. A failure shows in `use`.
+        Takes free slots and evicts what has been used and is not in use; never what is wanted, as those of these units are that are in memory
+        already. A failure shows in `use`.
         """
         wanted = dict.fromkeys(keys)
         for key in wanted:
             self._layout(key)
         with self._loader.lock:
-            for resident in filter(None, map(self._cache.get, wanted)):
-                resident.asked = True
+            for key in list(wanted):
+                resident = self._cache.get(key)
+                if resident is not None and not (resident.load and resident.load.dropped):
+                    resident.asked = True
+                    self._cache.want(resident)
+                    del wanted[key]
             earlier = self._queue
             self._queue = {**wanted, **earlier} if first else {**earlier, **wanted}
             self._loader.work.notify_all()
