@@ -11,6 +11,8 @@ import pytest
 import formation
 from formation.cli.main import main
 from formation.dialogue import events
+from formation.dialogue.transcripts import jsonl
+from formation.dialogue.transcripts.transcript import Message, Transcript
 from formation.ledger.start import read_anchor
 from formation.text import load_tokenizer
 from formation.text.prompt import read_day
@@ -86,7 +88,8 @@ def test_a_dialogue_keeps_its_day_in_its_log_and_goes_on_with_it(
     whole = tmp_path / "whole.dlg"
     sides = ["--a", f"owl={dated}", "--b", f"lamp={k25_folder}", "--tokens", "2", "--stop", "3 messages", "--no-bundles", *HOW]
     assert 2 == main(["dialogue", *sides, *DAY, "--out", str(whole)])
-    assert "asks which day it is, got one that does not" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "asks which day it is, got one that does not" in told and "give it to one side of a dialogue: --a-today" in told
     assert 0 == main(["dialogue", *sides, "--a-today", "2026-01-02", "--out", str(whole)])
     assert ["2026-01-02", {"absent": "not told"}] == [side["today"] for side in next(iter(events.read(whole))).body["sides"]]
     cut = tmp_path / "cut.dlg"
@@ -99,3 +102,35 @@ def test_a_dialogue_keeps_its_day_in_its_log_and_goes_on_with_it(
     assert "expected a declared date" in capsys.readouterr().err
     assert 0 == main([*scores, *DAY, "--out", str(tmp_path / "scored")])
     assert "Today is 02 January 2026." in prompt_of(dated, tmp_path / "scored" / "a.ofb")
+
+
+@pytest.fixture
+def talk(tmp_path: Path) -> Path:
+    path = tmp_path / "talk.jsonl"
+    path.write_bytes(jsonl.write(Transcript(("owl", "lamp"), (Message(0, "hi"), Message(1, "ho")))))
+    return path
+
+
+def scored(talk: Path, out: Path, owl: Path, lamp: Path, *words: str) -> int:
+    return main(["score", str(talk), "--as", f"owl={owl}", "--as", f"lamp={lamp}", *words, "--parity", "none", *HOW, "--out", str(out)])
+
+
+def test_of_two_sides_that_are_scored_each_is_told_what_its_template_asks(dated: Path, k25_folder: Path, talk: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "thinks"
+    shutil.copytree(k25_folder, folder)
+    (folder / "chat_template.jinja").write_text("{% if thinking is false %}Be quick.<|im_end|>{% endif %}" + K2_TEMPLATE)
+    assert 0 == scored(talk, tmp_path / "both", dated, folder, *DAY, "--no-thinking")
+    owl, lamp = prompt_of(dated, tmp_path / "both" / "a.ofb"), prompt_of(folder, tmp_path / "both" / "b.ofb")
+    assert ["Today is 02 January 2026.", "Be quick."] == [owl.partition("<|")[0], lamp.partition("<|")[0]]
+
+
+def test_what_no_side_that_is_scored_asks_for_is_refused(
+    dated: Path, k25_folder: Path, talk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:  # fmt: skip
+    assert 2 == scored(talk, tmp_path / "none", k25_folder, k25_folder, *DAY)
+    assert "asks which day it is, got one that does not" in capsys.readouterr().err
+    assert 2 == scored(talk, tmp_path / "none", dated, k25_folder, *DAY, "--thinking")
+    assert "with a thinking switch, got one without" in capsys.readouterr().err
+    assert 2 == main(["score", str(talk), "--as", f"lamp={k25_folder}", *DAY, *HOW, "--out", str(tmp_path / "none")])
+    said = capsys.readouterr()
+    assert "asks which day it is, got one that does not" in said.err and not said.out and not (tmp_path / "none").exists()

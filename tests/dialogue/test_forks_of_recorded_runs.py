@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,23 @@ import pytest
 from tests.dialogue.forked import MACHINE, files_of
 
 from audit.sealed_runs import check
+from formation import recording
 from formation.cli.main import main
-from formation.dialogue.forks import log
+from formation.dialogue.forks import log, of_bundle
 from formation.dialogue.forks.forking import SUMMARY
 from formation.dialogue.forks.of_bundle import OfBundle
+from formation.dialogue.forks.source import Formed
 from formation.evidence import keys
 from formation.evidence.container import open_container
 from formation.evidence.seal import seal
 from formation.evidence.verify import verify
 from formation.ledger import anchor, canonical
 from formation.ledger.anchor import AnchorRefusal
+from formation.ledger.progress import Watch
 from formation.run.order import Order, order_of
 from formation.run.sample import Sample
-from recorded_runs import IDS, ledger, run
+from formation.weights.checkpoint import Checkpoint
+from recorded_runs import IDS, Cut, ledger, run
 from small_models import qwen_config, small_checkpoint
 
 TOKENS = 4
@@ -135,10 +140,116 @@ def test_branches_in_one_pass_have_the_bytes_of_branches_one_by_one(
     ]  # fmt: skip
 
 
-def test_the_same_run_asked_for_twice_is_recorded_once(parent: Path, folder: Path, key: Path, tmp_path: Path) -> None:
-    assert 0 == fork(parent, folder, key, tmp_path / "fork", "2", "--choose", "free", "resample:3", "--tokens", "2")  # its own seed
+TWICE = ["--choose", "free", "resample:3", "--tokens", "2"]  # 3: the run's own seed
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_the_same_run_asked_for_twice_is_recorded_once(
+    parent: Path, folder: Path, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:  # fmt: skip
+    monkeypatch.setattr(OfBundle, "together", lambda self, most: size)
+    recorded = seen_together(monkeypatch)
+    assert 0 == fork(parent, folder, key, tmp_path / "fork", "2", *TWICE)
     rows = json.loads((tmp_path / "fork" / SUMMARY).read_bytes())["branches"]
     assert 2 == len(rows) and 1 == len({row["bundle"] for row in rows}) and 1 == len({row["text"] for row in rows})
+    assert [1] == recorded
+    first, second = (json.loads(line) for line in (tmp_path / "fork" / log.NAME).read_bytes().splitlines()[1:])
+    same = ("bundle", "run_id", "root", "text", "ended", "tokens")
+    assert [first[name] for name in same] == [second[name] for name in same]
+    assert [each | {"of": ""} for each in first["apart"]] == [each | {"of": ""} for each in second["apart"]]
+    assert passes(tmp_path / "fork" / first["bundle"], key)
+
+
+def seen_together(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many runs each recording has, from now on"""
+    begin, seen = recording.begin_together, []
+
+    def begun(checkpoint: Checkpoint, orders: Sequence[Order], watch: Watch, outs: Sequence[Path], means: recording.Means) -> list[Any]:
+        seen.append(len(orders))
+        return begin(checkpoint, orders, watch, outs, means)
+
+    monkeypatch.setattr(recording, "begin_together", begun)
+    return seen
+
+
+def passes(bundle: Path, key: Path) -> bool:
+    with open_container(bundle) as container:
+        return verify(container, signers={keys.load(key).public.fingerprint: "ours"}).exit_code == 0
+
+
+@pytest.mark.parametrize("choices", [TWICE, ["--choose", "free", "id:65", "--tokens", "2"]], ids=["the same run", "another run"])
+def test_cut_off_in_its_second_group_it_keeps_the_bundle_that_the_log_names(
+    parent: Path, folder: Path, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choices: list[str]
+) -> None:  # fmt: skip
+    monkeypatch.setattr(OfBundle, "together", lambda self, most: 1)
+    out = tmp_path / "fork"
+    with monkeypatch.context() as patched:
+        cut_at_token(patched, 4)  # of two in each group
+        with pytest.raises(Cut):
+            fork(parent, folder, key, out, "2", *choices)
+    _, named = map(json.loads, (out / log.NAME).read_bytes().splitlines())
+    assert [named["bundle"]] == [each.name for each in out.glob("*.ofb")] and passes(out / named["bundle"], key)
+    before = files_of(out / named["bundle"])
+    assert 0 == fork(parent, folder, key, out, "2", *choices)
+    assert before == files_of(out / named["bundle"])
+    assert not list(out.glob(".*")) and all(passes(each, key) for each in out.glob("*.ofb"))
+
+
+def cut_at_token(patched: pytest.MonkeyPatch, last: int) -> None:
+    form, seen = of_bundle.formed_of, []
+
+    def cut(*given: Any) -> Formed:
+        if given[-1] is not None and len(given) == 6:  # of a branch, not of the base
+            seen.append(given)
+            if len(seen) == last:
+                raise Cut
+        return form(*given)
+
+    patched.setattr(of_bundle, "formed_of", cut)
+
+
+def test_a_bundle_that_was_sealed_before_the_log_had_its_line_is_used(
+    parent: Path, folder: Path, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    out, words = tmp_path / "fork", ["--choose", "free", "end", "--tokens", "2"]
+    assert 0 == fork(parent, folder, key, out, "2", *words)
+    whole = files_of(out)
+    (out / log.NAME).write_bytes(whole[log.NAME].splitlines(keepends=True)[0])
+    (out / SUMMARY).unlink()
+    recorded = seen_together(monkeypatch)
+    assert 0 == fork(parent, folder, key, out, "2", *words)
+    assert whole == files_of(out) and not recorded
+
+
+@pytest.mark.parametrize("change", ["a ledger that was changed", "another run in its place"])
+def test_a_sealed_bundle_that_is_not_the_branch_is_refused_and_left(
+    parent: Path, folder: Path, key: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: str
+) -> None:  # fmt: skip
+    out, words = tmp_path / "fork", ["--choose", "free", "--tokens", "2"]
+    assert 0 == fork(parent, folder, key, out, "2", *words)
+    (bundle,) = out.glob("*.ofb")
+    for name in (log.NAME, SUMMARY):
+        (out / name).unlink()
+    if change == "another run in its place":
+        shutil.rmtree(bundle)
+        shutil.copytree(parent, bundle)
+    else:
+        ledger = bundle / "ledger.jsonl"
+        ledger.write_bytes(ledger.read_bytes().replace(b'"rank_low":', b'"rank_loW":', 1))
+    before = files_of(bundle)
+    capsys.readouterr()
+    assert 1 == fork(parent, folder, key, out, "2", *words)
+    assert before == files_of(bundle) and not (out / SUMMARY).exists() and not capsys.readouterr().out
+
+
+def test_without_a_budget_given_what_is_free_is_asked_once(
+    parent: Path, folder: Path, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    free = iter([32 << 20])
+    monkeypatch.setattr("formation.run.machine.default_budget_bytes", lambda: next(free, 1))
+    how = ["--checkpoint", str(folder), "--key", str(key), "--parity", "none", "--threads", "1", "--out", str(tmp_path / "fork")]
+    assert 0 == main(["fork", str(parent), "--at", "2", "--choose", "free", "id:65", "--tokens", "2", *how])
+    assert [] == list(free)
 
 
 def test_killed_while_a_branch_is_recorded_it_records_that_one_again(

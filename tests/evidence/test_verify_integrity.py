@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable, Mapping
+from io import BytesIO
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +15,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from tests.evidence import vectors, whole_bundles
 from tests.evidence.broken_bundles import STEP, edit, refused, report_of
-from tests.evidence.whole_bundles import Kind, edit_document, later, make, reseal
+from tests.evidence.whole_bundles import BundleMaker, Kind, edit_document, later, make, parity_of, reseal
 
 from formation.cli.main import main
-from formation.evidence import envelope, note
+from formation.evidence import envelope, note, payloads
 from formation.evidence.container import Folder
 from formation.ledger import canonical
 
@@ -168,13 +171,56 @@ def test_v11_a_file_changed_after_it_was_signed_is_refused(bundle: Path, capsys:
     assert "host.json" in refused(capsys, bundle, "V11")
 
 
-def test_v11_what_was_checked_is_what_is_digested(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No one can give other bytes for the digest than for the check: they are read once"""
+def digests(sha256: str) -> bytes:
+    tensors = [{"name": name, "sha256": sha256 * 32} for name in whole_bundles.NAMES]
+    return canonical.encode({"kind": payloads.KIND, "tensor_table_root": whole_bundles.ROOT, "tensors": tensors})
+
+
+@pytest.fixture
+def signed(bundle: Path) -> Path:
+    (bundle / "tensor-digests.json").write_bytes(digests("ab"))
+    reseal(bundle, weights="all")
+    return bundle
+
+
+# What is read after V11 has digested it, by which check, and other bytes that every check would accept of a signer
+READ_AGAIN: Mapping[str, tuple[str, Callable[[Path], bytes]]] = {
+    "host.json": ("V33", lambda folder: (folder / "host.json").read_bytes().replace(b'"cores":2', b'"cores":64')),
+    "io.jsonl": ("V33", lambda folder: (folder / "io.jsonl").read_bytes().replace(b'"seconds":0.5', b'"seconds":0.25')),
+    "parity.json": ("V31", lambda folder: canonical.encode(parity_of(folder, Kind(parity="full"), BundleMaker(BARE)))),
+    "tensor-digests.json": ("V32", lambda _: digests("cd")),
+}
+
+
+def test_v11_what_was_checked_is_what_is_digested(signed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No one can give other bytes for the digest than for the check: they are read once, or compared"""
     opened: Counter[str] = Counter()
     original = Folder.open
     monkeypatch.setattr(Folder, "open", lambda folder, name: opened.update([name]) or original(folder, name))
-    assert () == report_of(bundle).failed
-    assert [1] * 4 == [opened[name] for name in ("anchor.json", "contract.json", "checkpoint.json", "tree-head.txt")]
+    assert () == report_of(signed).failed
+    due = {path.name for path in signed.iterdir()}
+    assert dict.fromkeys(due, 1) | dict.fromkeys(READ_AGAIN, 2) == opened
+
+
+@pytest.mark.parametrize("name", READ_AGAIN)
+def test_other_bytes_for_a_check_than_were_digested_would_be_accepted_if_they_were_signed(name: str, signed: Path) -> None:
+    (signed / name).write_bytes(READ_AGAIN[name][1](signed))
+    reseal(signed, weights="all")
+    assert () == report_of(signed).failed
+
+
+@pytest.mark.parametrize("name", READ_AGAIN)
+def test_a_file_that_changes_after_v11_digested_it_is_refused(
+    name: str, signed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The size is the other bytes' from the start, so that it tells nothing"""
+    before = (signed / name).read_bytes()
+    check, change = READ_AGAIN[name]
+    (signed / name).write_bytes(change(signed))
+    assert before != (signed / name).read_bytes()
+    original, digested = Folder.open, cycle([True, False])
+    monkeypatch.setattr(Folder, "open", lambda folder, n: BytesIO(before) if n == name and next(digested) else original(folder, n))
+    assert f"{name}: expected the bytes that were digested, got a file that changes" in refused(capsys, signed, check)
 
 
 def test_v11_a_file_that_was_not_signed_is_refused(with_rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

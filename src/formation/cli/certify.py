@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from formation.cli.options import add_json, add_machine
+from formation.cli.options import add_json, add_streaming, read_checkpoint
 from formation.cli.speech import LiveLine, harmless
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--attacks", action="store_true", help="print every attack, not only the counts")
     parser.add_argument("--out", type=Path, metavar="PATH", help="where the result goes (default: certification.json in the bundle)")
     parser.add_argument("--key", type=Path, metavar="PATH", help="the certifier's private key (default: the user's own, made on first use)")
-    add_machine(parser)
+    add_streaming(parser)
     add_json(parser)
 
 
@@ -45,10 +45,13 @@ def run(args: argparse.Namespace) -> int:
 
     if args.out is None and not args.bundle.is_dir():
         raise UsageError(f"{args.bundle}: expected a folder, or --out for the result, got neither", hint="add --out certification.json")
+    if args.mirror and args.checkpoint is None:
+        raise UsageError("certify: expected --checkpoint with --mirror, got none", hint="add --checkpoint CKPT")
+    checkpoint = None if args.checkpoint is None else read_checkpoint(args)
     key, began, progress = keys.load_or_create(args.key), time.monotonic(), Progress()
     mutations = DEEP if args.deep else args.mutations
     found = certify(
-        args.bundle, checkpoint=args.checkpoint, seed=args.seed, mutations=mutations, every_bit=args.deep, memory=args.memory, threads=args.threads,
+        args.bundle, checkpoint=checkpoint, seed=args.seed, mutations=mutations, every_bit=args.deep, memory=args.memory, threads=args.threads,
         processes=args.threads or machine.cores(), progress=progress,
     )  # fmt: skip
     progress.end()

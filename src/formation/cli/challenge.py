@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from formation.cli.fork_progress import ForkProgress
-from formation.cli.options import add_json, add_streaming
+from formation.cli.options import add_json, add_streaming, read_checkpoints
 from formation.cli.roles import add_manners, asking, manner, read_side
 from formation.cli.speech import harmless
 from formation.errors import UsageError
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
     live = ForkProgress()
     roles, terms = roles_of(args), terms_of(args)
-    floors = certificate_of(args, roles[-1].source)
+    floors = certificate_of(args, roles)
     with sides_of(args, roles, live) as sides:
         try:
             target = challenge.target_of(sides[-1], terms, floors)
@@ -88,13 +88,13 @@ def terms_of(args: argparse.Namespace) -> Terms:
     return Terms(opening, announce, args.seeds, args.repeats, 16 if tokens is None else tokens)
 
 
-def certificate_of(args: argparse.Namespace, checkpoint: str) -> Certificate:
+def certificate_of(args: argparse.Namespace, roles: list[Role]) -> Certificate:
+    """Of the challenged side, which is the last"""
     from formation.dialogue.certificate.bounds import BYTES_OF_A_TOKEN, certify
     from formation.dialogue.certificate.lm_head import LmHead
     from formation.text import load_tokenizer
-    from formation.weights.checkpoint import open_checkpoint
 
-    opened = open_checkpoint(checkpoint)
+    opened = read_checkpoints(args, [role.source for role in roles])[-1]
     taken = load_tokenizer(opened.path, opened.config).rows * BYTES_OF_A_TOKEN
     with LmHead(opened, memory=args.memory, threads=args.threads, taken=taken) as head:
         return certify(head)

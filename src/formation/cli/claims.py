@@ -15,11 +15,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from formation.cli.options import add_json, add_machine
+from formation.cli.options import add_json, add_streaming
 from formation.cli.prompt import add_told
 from formation.cli.roles import stand_ins
 from formation.cli.speech import LiveText, harmless, say
-from formation.errors import EnvironmentFault
+from formation.errors import EnvironmentFault, UsageError
 
 if TYPE_CHECKING:
     from formation.dialogue.claims.claim import Claim, Finding, Settled
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--suggest", action="store_true", help="settle nothing: write a claims.toml of what words suggest, to --out or stdout")
     add_told(parser, "system prompt of the sides (default: what the transcript has)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the JSON object, or with --suggest the claims, there")
-    add_machine(parser)
+    add_streaming(parser)
     add_json(parser)
 
 
@@ -104,6 +104,8 @@ def models_of(args: argparse.Namespace, transcript: Transcript, live: LiveText) 
     from formation.dialogue.claims.models import Models
 
     folders = stand_ins(args.sides, transcript.names)
+    if args.mirror and not folders:
+        raise UsageError("claims: expected --as with --mirror, got no checkpoint", hint="add --as NAME=CKPT")
     return Models(transcript, folders, args.event_log, terms_of(args, live) if folders else None)
 
 
@@ -113,7 +115,7 @@ def terms_of(args: argparse.Namespace, live: LiveText) -> Terms:
     from formation.text.prompt import read_day
 
     manner = Manner(args.system or "", args.thinking, today=read_day(args.today))
-    return Terms(args.memory, args.threads, manner, live.progress, say)
+    return Terms(args.memory, args.threads, manner, live.progress, say, args.mirror)
 
 
 # ---- what came of it

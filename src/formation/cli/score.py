@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from formation.errors import EnvironmentFault
 
 if TYPE_CHECKING:
     from formation.dialogue.score import Event, Row, Scored
+    from formation.dialogue.side import Manner
     from formation.dialogue.taught import Speaker, Taught
     from formation.dialogue.transcripts.transcript import Transcript
     from formation.weights.checkpoint import Checkpoint
@@ -77,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         transcript = first_messages(transcript, args.messages)
     sources = stand_ins(args.sides, transcript.names)
     opened = read_checkpoints(args, list(sources.values()))
-    asked = [ask(args, transcript, side, checkpoint) for side, checkpoint in zip(sources, opened, strict=True)]
+    asked = list(ask(args, transcript, list(sources), opened))
     if not args.resume:
         check_new(args.out, asked)
     found: list[dict[str, Any]] = []
@@ -98,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
 # ---- what is asked for
 
 
-def ask(args: argparse.Namespace, transcript: Transcript, side: int, checkpoint: Checkpoint) -> Asked:
+def ask(args: argparse.Namespace, transcript: Transcript, sides: Sequence[int], checkpoints: Sequence[Checkpoint]) -> Iterator[Asked]:
     """Raises UsageError, and what a checkpoint's template raises."""
     from formation.dialogue.score import event_of
     from formation.dialogue.side import Manner
@@ -106,12 +107,20 @@ def ask(args: argparse.Namespace, transcript: Transcript, side: int, checkpoint:
     from formation.model.catalog import read_model
     from formation.text.prompt import read_day
 
-    name = transcript.names[side]
-    speaker: Speaker = speaker_of(checkpoint)
+    speakers = [speaker_of(checkpoint) for checkpoint in checkpoints]
+    told = manners(Manner(args.system or "", args.thinking, today=read_day(args.today)), speakers)
     kickoff = None if args.no_kickoff else args.kickoff or ""
-    said = taught(transcript, side, speaker, Manner(args.system or "", args.thinking, today=read_day(args.today)), kickoff)
-    check_fits(name, said, read_model(checkpoint.config).shape.context)
-    return Asked(side, name, checkpoint, said, event_of(speaker, args.event))
+    for side, checkpoint, speaker, manner in zip(sides, checkpoints, speakers, told, strict=True):
+        name, said = transcript.names[side], taught(transcript, side, speaker, manner, kickoff)
+        check_fits(name, said, read_model(checkpoint.config).shape.context)
+        yield Asked(side, name, checkpoint, said, event_of(speaker, args.event))
+
+
+def manners(asked: Manner, speakers: Sequence[Speaker]) -> list[Manner]:
+    """Each is told what its template has use for. What no template has use for all are told, and refuse."""
+    told = [speaker.told(asked) for speaker in speakers]
+    useless = {name: getattr(asked, name) for name in ("thinking", "today") if all(getattr(each, name) is None for each in told)}
+    return [replace(each, **useless) for each in told]
 
 
 def check_new(out: Path, asked: Sequence[Asked]) -> None:

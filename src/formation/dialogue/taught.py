@@ -37,6 +37,11 @@ class Speaker:
     template: ChatTemplate
     stop: tuple[int, ...]
 
+    def told(self, manner: Manner) -> Manner:
+        """Without what the template has no use for: a switch for thinking, the day."""
+        thinking, today = manner.thinking if self.template.has_thinking else None, manner.today if self.template.asks_date else None
+        return replace(manner, thinking=thinking, today=today)
+
 
 @dataclass(frozen=True)
 class Taught:

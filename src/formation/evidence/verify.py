@@ -58,7 +58,7 @@ class Examination:
         self.outcomes: dict[int, Outcome] = {}
         self.notes: dict[str, str] = {}
         self.weights = payloads.HEADERS
-        self.digests: dict[str, str] = {}  # of the files that were read
+        self.digests: dict[str, str] = {}  # of the files that were read or digested, as they were the first time
         self.helpers = ExitStack()
 
     def report(self) -> Report:
@@ -78,8 +78,13 @@ class Examination:
 
     def read(self, name: str) -> bytes:
         data = containers.read(self.container, self.contents, name)
-        self.digests[name] = hashlib.sha256(data).hexdigest()
+        self.unchanged(name, hashlib.sha256(data).hexdigest())
         return data
+
+    def unchanged(self, name: str, sha256: str) -> None:
+        """What is read for a check is what is digested, whichever comes first: a folder can change in between. Raises ContainerRefusal."""
+        if self.digests.setdefault(name, sha256) != sha256:
+            raise ContainerRefusal(f"{name}: expected the bytes that were digested, got a file that changes")
 
     def begin(self) -> None:
         """The one pass over the ledger, beside the checks before V9"""
@@ -157,18 +162,22 @@ class Examination:
         return passed(f"{len(due)} files, by name and SHA-256")
 
     def digest(self, name: str) -> str:
-        """Of what was checked, if it was read for that"""
-        return self.found.sha256 if name == "ledger.jsonl" else self.digests.get(name) or containers.digest(self.container, name)
+        """Of what was checked, if it was read for that; remembered for what is read later"""
+        if name not in self.digests:
+            self.digests[name] = self.found.sha256 if name == "ledger.jsonl" else containers.digest(self.container, name)
+        return self.digests[name]
 
     def declarations(self, check: Check) -> Finding:
         machines = 1 + len(documents.read_host(self.read("host.json"), self.found.lines)["resumed"])
-        steps, count, size = self.anchor.steps(self.found.steps), 0, 0
+        steps, count, size, whole = self.anchor.steps(self.found.steps), 0, 0, hashlib.sha256()
         with self.container.open("io.jsonl") as file:
             for position, line in zip(chain(steps, naturals(steps.positions)), whole_lines(file), strict=False):
                 documents.check_account(line, position)
+                whole.update(line + b"\n")
                 count, size = count + 1, size + len(line) + 1
         if size != self.contents.sizes["io.jsonl"]:
             return Finding(FAILED, "io.jsonl", "lines that end in LF", f"something else after line {count}")
+        self.unchanged("io.jsonl", whole.hexdigest())
         told = f"machines of host.json: {machines}; lines of io.jsonl, one for each step"
         return self.same(told, str(self.found.steps), str(count))
 

@@ -98,14 +98,20 @@ class ChatTemplate:
             reads = ", ".join(known) or "none"
             raise PromptError(f"expected a variable the chat template reads, got {unknown[0]!r}", hint=f"it reads: {reads}")
         if thinking is not None and not self.has_thinking:
-            raise PromptError("expected a chat template with a thinking switch, got one without", hint="leave thinking out")
+            raise PromptError(
+                "expected a chat template with a thinking switch, got one without",
+                hint="leave thinking out, or give it to one side of a dialogue: --a-thinking",
+            )
         switches = {} if thinking is None else dict.fromkeys(_SWITCHES, thinking)
         return {"messages": [_message(message) for message in messages], **_plain(variables), **switches}
 
     def _marked(self, inputs: Mapping[str, Any], today: date | None) -> tuple[Marks, str]:
         """The rendered text with marks for the template's special tokens, after the checks of guarantee 3."""
         if today is not None and not self.asks_date:
-            raise PromptError("expected a chat template that asks which day it is, got one that does not", hint="leave today out")
+            raise PromptError(
+                "expected a chat template that asks which day it is, got one that does not",
+                hint="leave today out, or give it to one side of a dialogue: --a-today",
+            )
         marks = choose_marks(self.tokenizer.specials, [self.source, *_strings(inputs)])
         text = self._rendered(inputs, today, marks)
         if marks.restore(text) != self._rendered(inputs, today, None):

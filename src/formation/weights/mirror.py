@@ -7,7 +7,7 @@ checkpoint, a download that stopped and a file that was filled with zeros; it do
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from formation.weights.header import FileIdentity, read_header_bytes
 
 PIECES, PIECE_BYTES = 8, 1 << 16  # of each copy
 HINT = "copy the shard again, or leave this mirror out"
+SEVERAL_HINT = "run without this mirror, or give it where only one checkpoint streams"
 
 
 def with_mirrors(checkpoint: Checkpoint, folders: Sequence[str | Path]) -> Checkpoint:
@@ -43,20 +44,46 @@ def open_mirrored(path: str | Path, mirrors: Sequence[str | Path]) -> Checkpoint
 
 
 def open_several(paths: Sequence[str | Path], mirrors: Sequence[str | Path]) -> list[Checkpoint]:
-    """The checkpoints in `paths`, each with those mirrors in which a shard of its name has its header. Raises as `open_mirrored`, and CheckpointError
-    for a mirror of none of them."""
-    opened = [open_checkpoint(path) for path in paths]
-    own = [[folder for folder in map(Path, mirrors) if _is_mirror(checkpoint, folder)] for checkpoint in opened]
+    """The checkpoints in `paths`, each with those mirrors whose shards are copies of its own, compared as `with_mirrors` does.
+
+    Raises as `open_mirrored`, and CheckpointError for a mirror of none of them and for one that may be of several.
+    """
+    places = [Path(path).resolve() for path in paths]
+    opened = {place: open_checkpoint(path) for place, path in dict(zip(places, paths, strict=True)).items()}
+    own: dict[Path, list[Path]] = {place: [] for place in opened}
     for folder in map(Path, mirrors):
-        if not any(folder in folders for folders in own):
-            names = " or ".join(str(checkpoint.path) for checkpoint in opened)
-            raise CheckpointError(f"{folder}: expected a mirror with shards of {names}, got none of them")
-    return [with_mirrors(checkpoint, folders) if folders else checkpoint for checkpoint, folders in zip(opened, own, strict=True)]
+        for place in _owners(opened, folder):
+            own[place].append(folder)
+    found = {place: with_mirrors(checkpoint, own[place]) if own[place] else checkpoint for place, checkpoint in opened.items()}
+    return [found[place] for place in places]
 
 
-def _is_mirror(checkpoint: Checkpoint, folder: Path) -> bool:
-    shards = (shard for shard in checkpoint.shards if (folder / shard.file).exists())
-    return any(read_header_bytes(folder / shard.file)[0] == read_header_bytes(shard.path)[0] for shard in shards)
+def _owners(opened: Mapping[Path, Checkpoint], folder: Path) -> list[Path]:
+    """Whose mirror it is. Models of one architecture have equal headers, and a model and its fine-tune may be equal in every piece that is compared:
+    no file is taken for a copy of two. Only a folder that holds other files for each is a mirror of several."""
+    asked = [folder.resolve()] if folder.resolve() in opened else list(opened)
+    if len(asked) == 1:
+        return asked  # with_mirrors says what is wrong with it
+    files = _files_of(opened, folder)
+    if sum(map(len, files.values())) > len(set().union(*files.values())):
+        names = " and ".join(str(opened[place].path) for place in files)
+        raise CheckpointError(f"{folder}: expected a mirror of one checkpoint, got files that may be copies of {names}", hint=SEVERAL_HINT)
+    return list(files)
+
+
+def _files_of(opened: Mapping[Path, Checkpoint], folder: Path) -> dict[Path, set[Path]]:
+    """The files of `folder` that are copies, by the checkpoint. Raises CheckpointError where it is a mirror of none, with what each would say."""
+    files: dict[Path, set[Path]] = {}
+    refusals = []
+    for place, checkpoint in opened.items():
+        try:
+            files[place] = {copy.path for shard in with_mirrors(checkpoint, [folder]).shards for copy in shard.copies}
+        except CheckpointError as error:
+            refusals.append(str(error))
+    if not files:
+        names = " or ".join(str(checkpoint.path) for checkpoint in opened.values()) or "a checkpoint"
+        raise CheckpointError(f"{folder}: expected a mirror of {names}, got one of none: {'; '.join(refusals) or 'nothing streams here'}", hint=HINT)
+    return files
 
 
 def _copies(shard: Shard, folders: Sequence[Path]) -> Iterator[Copy]:

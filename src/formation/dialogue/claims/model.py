@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from formation.dialogue.certificate.certified import Certified, examine
@@ -35,6 +36,7 @@ class Terms:
     manner: Manner = field(default_factory=Manner)
     progress: Callable[[Progress], None] | None = None
     say: Callable[[str], None] = lambda line: None
+    mirrors: Sequence[str | Path] = ()
 
 
 class Model:
@@ -54,9 +56,7 @@ class Model:
 
     @cached_property
     def manner(self) -> Manner:
-        """What the template has no use for, it is not told: a switch for thinking, the day."""
-        template, asked = self.speaker.template, self.terms.manner
-        return replace(asked, thinking=asked.thinking if template.has_thinking else None, today=asked.today if template.asks_date else None)
+        return self.speaker.told(self.terms.manner)
 
     @cached_property
     def speaker(self) -> Speaker:

@@ -23,7 +23,7 @@ class Models:
     ) -> None:  # fmt: skip
         """Raises UsageError, EnvironmentFault and EvidenceError for a log that is not this dialogue's, and what opening a checkpoint raises."""
         self._transcript, self._event_log = transcript, event_log
-        self._models = {side: opened(transcript, side, folder, terms) for side, folder in (folders or {}).items()}
+        self._models = opened(transcript, folders, terms) if folders else {}
         if event_log:
             self._logged  # noqa: B018 - refused now, not at the first claim
 
@@ -55,8 +55,10 @@ class Models:
         return [self._models[side].document() for side in sorted(self._models)]
 
 
-def opened(transcript: Transcript, side: int, folder: str, terms: Terms | None) -> Model:
+def opened(transcript: Transcript, folders: Mapping[int, str], terms: Terms | None) -> dict[int, Model]:
     from formation.dialogue.claims.model import Model, Terms
-    from formation.weights.checkpoint import open_checkpoint
+    from formation.weights.mirror import open_several
 
-    return Model(transcript, side, open_checkpoint(folder), terms or Terms())
+    given = terms or Terms()
+    checkpoints = open_several(list(folders.values()), given.mirrors)
+    return {side: Model(transcript, side, checkpoint, given) for side, checkpoint in zip(folders, checkpoints, strict=True)}
