@@ -37,20 +37,20 @@ def perturbed(name: str) -> tuple[type, str, Callable[..., Any]]:
     """A class, one of its methods, and what takes its place"""
     attend, remember, route = LatentAttention.__call__, LatentAttention.remember, MixtureOfExperts.route
 
-    def steered(self, h, number, positions, *rest):
-        a = attend(self, h, number, positions, *rest)
+    def steered(self, h, number, pieces, use):
+        a = attend(self, h, number, pieces, use)
         if number == 1:
-            a[positions == 5, 7] += np.float32(0.25)
+            a[pieces[0].positions == 5, 7] += np.float32(0.25)
         return a
 
     def skipped(self, h, number, *rest):
         a = attend(self, h, number, *rest)
         return np.zeros_like(a) if number == 0 else a
 
-    def lying(self, h, number, positions, cache, *rest):
-        found = remember(self, h, number, positions, cache, *rest)
+    def lying(self, h, number, pieces, use):
+        found = remember(self, h, number, pieces, use)
         if number == 1:
-            cache.values[0, :, 2] *= np.float32(1.5)
+            pieces[0].cache.values[0, :, 2] *= np.float32(1.5)
         return found
 
     def rerouted(self, h, number, positions, use, probe):

@@ -28,7 +28,7 @@ from formation.weights.checkpoint import Checkpoint
 from formation.weights.layout import Key, Layout, entries_of, lay_out
 from formation.weights.layout import Unit as Unit
 from formation.weights.loader import PATIENCE, Load, Loader
-from formation.weights.policy import Policy, Recency
+from formation.weights.policy import DEFAULT, Policy, policy_named
 from formation.weights.reader import Reader
 from formation.weights.rows import RowReader
 
@@ -57,7 +57,7 @@ class WeightStream:
         for unit in self._units.values():
             entries_of(unit, checkpoint.tensors)
         self._layouts: dict[Key, Layout] = {}
-        self._cache = Cache(budget_bytes, policy or Recency())
+        self._cache = Cache(budget_bytes, policy or policy_named(DEFAULT)())
         self._passing = tuple(key for key in self._units if not self._cache.policy.keeps(key))
         self._queue: dict[Key, None] = {}  # asked for ahead and not begun, in order
         self._guesses: dict[Key, None] = {}  # not begun
