@@ -10,18 +10,19 @@ from typing import Any
 
 import pytest
 
+from small_models import qwen_config, small_config
+
 POSITIONS, CHUNK, THREADS = 4000, 64, 2
 SLACK = 24 << 20  # of the allocator, and of the kernels' own scratch: for each thread 64 numbers a key, 2 MB in all
 SCORES = 4 * CHUNK * 64 * POSITIONS  # bytes of a chunk's, of all heads; those of all positions are 60 times as many
 MODELS = {
-    "latent": ("small_config", {"num_hidden_layers": 1, "first_k_dense_replace": 1, "num_attention_heads": 64, "max_position_embeddings": 8192}, 0),
-    "grouped": ("qwen_config", {"num_attention_heads": 64, "max_position_embeddings": 8192}, 3),
+    "latent": (small_config(num_hidden_layers=1, first_k_dense_replace=1, num_attention_heads=64, max_position_embeddings=8192), 0),
+    "grouped": (qwen_config(num_attention_heads=64, max_position_embeddings=8192), 3),
 }
 PROGRAM = """
 import json, math, re, sys
 from pathlib import Path
 import numpy as np
-import small_models
 from formation.kernels import ops
 from formation.kernels.tensor import Tensor
 from formation.model.catalog import read_model
@@ -45,8 +46,8 @@ def attended(positions):
         compute(x[part], layer, apart(part, cache, Sees()), use)
     return resident("VmHWM") - idle
 
-config, keys, layer, watched, positions, chunk, threads = json.loads(sys.argv[1])
-model = read_model(getattr(small_models, config)(**keys))
+config, layer, watched, positions, chunk, threads = json.loads(sys.argv[1])
+model = read_model(config)
 mixer, random = model.mixers[layer], np.random.default_rng(1)
 tensors = {s.name: Tensor(s.name, s.dtypes[0], s.shape, random.integers(0, 60, s.nbytes, np.uint8)) for s in model.part(("layer", layer), {}).stored}
 use = Modules(tensors, f"{model.prefix}model.layers.{layer}.{mixer.name}.", threads)
