@@ -24,15 +24,7 @@ class WithoutTokenizer(AirLLMBaseModel):
 def load(asked: dict[str, Any]) -> Callable[[list[int]], np.ndarray]:
     torch.set_num_threads(asked["threads"])
     model = WithoutTokenizer(asked["folder"], layer_shards_saving_path=asked["work"], device="cpu")
-    cache: list[Any] = [None]
-
-    @torch.no_grad()
-    def step(ids: list[int]) -> np.ndarray:
-        out = model(torch.tensor([ids]), past_key_values=cache[0], use_cache=True)
-        cache[0] = out.past_key_values
-        return out.logits[0, -1].float().numpy()
-
-    return step
+    return metered.steps_of(model)
 
 
 metered.run(load)

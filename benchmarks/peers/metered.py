@@ -28,6 +28,21 @@ def cost(action: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
     return result, {"seconds": time.perf_counter() - began, "read_bytes": bytes_from_disk() - read}
 
 
+def steps_of(model: Any) -> Callable[[list[int]], np.ndarray]:
+    """Of a model with the interface of transformers, its cache kept from step to step. torch is imported here: not every peer has it."""
+    import torch
+
+    cache: list[Any] = [None]
+
+    @torch.no_grad()
+    def step(ids: list[int]) -> np.ndarray:
+        out = model(torch.tensor([ids]), past_key_values=cache[0], use_cache=True)
+        cache[0] = out.past_key_values
+        return out.logits[0, -1].float().numpy()
+
+    return step
+
+
 def run(load: Callable[[dict[str, Any]], Callable[[list[int]], np.ndarray]]) -> None:
     """`load` gives a function that takes the next ids and gives the logits after the last of them."""
     asked = json.load(sys.stdin)

@@ -26,15 +26,7 @@ def load(asked: dict[str, Any]) -> Callable[[list[int]], np.ndarray]:
     model = AutoModelForCausalLM.from_pretrained(asked["folder"], **how)
     if sys.argv[1] == "offload":
         disk_offload(model, away, execution_device=torch.device("cpu"))
-    cache: list[Any] = [None]
-
-    @torch.no_grad()
-    def step(ids: list[int]) -> np.ndarray:
-        out = model(torch.tensor([ids]), past_key_values=cache[0], use_cache=True)
-        cache[0] = out.past_key_values
-        return out.logits[0, -1].float().numpy()
-
-    return step
+    return metered.steps_of(model)
 
 
 metered.run(load)
